@@ -1,0 +1,1 @@
+"""RUN: the thin shell of effects around the pure core."""

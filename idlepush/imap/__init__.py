@@ -1,0 +1,1 @@
+"""SPEAK: bytes to typed IMAP and back, without a socket."""

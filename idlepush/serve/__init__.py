@@ -1,0 +1,1 @@
+"""EXPOSE: read-only faces of the mirror."""

@@ -1,0 +1,1 @@
+"""REMEMBER: the mirror, the event log and their checkpoints."""

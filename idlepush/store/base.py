@@ -1,0 +1,228 @@
+"""The `Store` seam: what the engine and the outward faces need of a database, and the rows they see.
+
+Every implementation passes `tests/store/conformance.py`. What all of them promise:
+
+- `commit` applies a change set, its events and the checkpoint in ONE transaction, and returns when it is durable.
+  Killed at any instruction, all of it is there or nothing.
+- An event is made for each part of a change set that the mirror did not show already, and for nothing else;
+  positions are 1, 2, 3, … without a hole, in the order of the commits.
+- Raw bodies are kept byte for byte; equal ones once.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Protocol
+
+from idlepush.imap.types import Flags, MailboxName, Uid
+from idlepush.imap.uidset import UidSet
+from idlepush.sync.changes import ChangeSet
+from idlepush.sync.checkpoint import Checkpoint, Quarantine
+from idlepush.sync.events import Event, Json, rfc3339
+from idlepush.sync.message import Address
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirror:
+    """How one mailbox stands in the store, in its current generation."""
+
+    generation: int
+    checkpoint: Checkpoint
+    alive: int
+    """Live rows of this generation, parts included."""
+    parts: Mapping[Uid, int] = field(default_factory=dict)
+    """Octets kept of each body that is still coming."""
+    quarantine: Mapping[Uid, Quarantine] = field(default_factory=dict)
+    older_alive: int = 0
+    """Live rows of older generations: above zero while a reset is being worked off."""
+    looked_at: datetime | None = None
+    """The last look that ended well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did: how many events of each kind it wrote, and the log's position after it."""
+
+    position: int
+    new: int = 0
+    moved: int = 0
+    flags: int = 0
+    expunged: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MessageRow:
+    """A message as the outside sees it (`contract.md`, `idlepush messages`)."""
+
+    id: str
+    account: str
+    mailbox: str
+    uidvalidity: int
+    uid: int
+    message_id: str | None
+    subject: str | None
+    sender: tuple[Address, ...]
+    to: tuple[Address, ...]
+    date: datetime | None
+    internal_date: datetime | None
+    size: int
+    flags: tuple[str, ...]
+    modseq: int | None
+    found_by: str
+    truncated: bool
+    complete: bool
+    sha256: str | None
+    expunged: datetime | None = None
+
+    def record(self) -> dict[str, Json]:
+        """The line as `messages --json` and the HTTP interface show it."""
+        return {
+            "id": self.id,
+            "account": self.account,
+            "mailbox": self.mailbox,
+            "uidvalidity": self.uidvalidity,
+            "uid": self.uid,
+            "message_id": self.message_id,
+            "subject": self.subject,
+            "from": [{"name": one.name, "address": one.address} for one in self.sender],
+            "to": [{"name": one.name, "address": one.address} for one in self.to],
+            "date": rfc3339(self.date),
+            "internal_date": rfc3339(self.internal_date),
+            "size": self.size,
+            "flags": list(self.flags),
+            "modseq": self.modseq,
+            "found_by": self.found_by,
+            "truncated": self.truncated,
+            "complete": self.complete,
+            "sha256": self.sha256,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRow:
+    """An account as it was last stored."""
+
+    name: str
+    state: str
+    since: datetime
+    failure_class: str | None = None
+    reason: str | None = None
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxRow:
+    """A mailbox as it stands in the store."""
+
+    account: str
+    name: str
+    raw: bytes
+    state: str
+    uidvalidity: int | None
+    messages: int
+    remaining: int
+    """An upper bound of the messages still in holes: the UIDs they span."""
+    looked_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sweep:
+    """What retention may take away: bodies without a live row and rows expunged before these moments; None keeps."""
+
+    bodies_before: datetime | None
+    rows_before: datetime | None
+
+
+class Reader(Protocol):
+    """The reading half: may be open in many processes beside the one writer."""
+
+    def messages(
+        self,
+        account: str | None = None,
+        mailbox: MailboxName | None = None,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        expunged: bool = False,
+        after: str | None = None,
+    ) -> AsyncIterator[MessageRow]:
+        """Yield rows by account, mailbox, UID; with *newest* the newest by internal date first.
+
+        Live ones, unless *expunged* asks for those that are gone (instead of the live ones). *after* is a message's
+        `id`: only rows behind it in that order.
+        """
+        ...
+
+    async def message(self, id: str) -> MessageRow | None:
+        """Return the row with this `id`, live or expunged."""
+        ...
+
+    def raw(self, id: str) -> AsyncIterator[bytes]:
+        """Yield the raw message in slices; KeyError before the first where it is not whole or its body was swept."""
+        ...
+
+    async def find(self, account: str, mailbox: MailboxName, uid: int) -> MessageRow | None:
+        """Return the live row of this UID in the current generation."""
+        ...
+
+    async def events(self, after: int = 0, *, limit: int = 1000) -> Sequence[Event]:
+        """Return events with a position above *after*, in order."""
+        ...
+
+    async def position(self) -> int:
+        """Return the last event's position, 0 where there is none."""
+        ...
+
+    async def accounts(self) -> Sequence[AccountRow]:
+        """Return every account ever stored, by name."""
+        ...
+
+    async def mailboxes(self, account: str | None = None) -> Sequence[MailboxRow]:
+        """Return mailboxes by account and name."""
+        ...
+
+    async def mirror(self, account: str, mailbox: MailboxName) -> Mirror | None:
+        """Return how the mailbox stands, None where it was never seen or is gone."""
+        ...
+
+    async def uids(self, generation: int) -> UidSet:
+        """Return the UIDs of the generation's live rows."""
+        ...
+
+    async def flags(self, generation: int, first: int, last: int) -> Mapping[Uid, Flags]:
+        """Return the flags of the live rows with first <= UID <= last."""
+        ...
+
+    async def sizes(self, generation: int, first: int, last: int) -> Mapping[Uid, tuple[int, datetime | None]]:
+        """Return RFC822.SIZE and internal date of the live rows with first <= UID <= last: a row's cheap identity."""
+        ...
+
+
+class Store(Reader, Protocol):
+    """The whole: one process has it open."""
+
+    async def commit(self, change: ChangeSet) -> Committed:
+        """Apply *change* durably.
+
+        Raises:
+            StaleGeneration: it was made for another generation; nothing was written.
+            StoreFull: no space; nothing was written; the same change may be committed later.
+            StoreError: the database is damaged or unreadable.
+        """
+        ...
+
+    async def mailbox_gone(self, account: str, mailbox: MailboxName, *, state: str = "gone") -> None:
+        """Write that the mailbox is no longer there: `mailbox.gone`, its live rows are expunged by that one event."""
+        ...
+
+    async def set_account(self, row: AccountRow) -> None:
+        """Store the account's state; `account.state` is written where `state`, class or reason changed."""
+        ...
+
+    async def sweep(self, sweep: Sweep) -> None:
+        """Take away what retention no longer keeps."""
+        ...
+
+    async def purge(self, account: str) -> None:
+        """Delete all of an account's data but its events."""
+        ...

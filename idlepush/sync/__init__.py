@@ -1,0 +1,1 @@
+"""DECIDE: what to fetch and what changed; pure."""

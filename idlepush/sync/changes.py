@@ -1,0 +1,112 @@
+"""What one commit alters: the change set, and what it does to the checkpoint.
+
+A change set says what is so, not how to write it: a store applies it in one transaction, makes an event for each
+part of it that the mirror did not show already, and moves the checkpoint by `advance`. Applied twice, the second
+time does nothing and tells nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from idlepush.imap.types import Flags, MailboxName, ModSeq, Uid, UidValidity
+from idlepush.imap.uidset import UidSet
+from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine, fill
+from idlepush.sync.events import FoundBy
+from idlepush.sync.message import Headers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewMessage:
+    """A message the mirror does not hold yet.
+
+    `body` is the raw message: all of it where `complete`; its beginning where the rest is still to come (the UID
+    is then in the mirror's parts); None where only headers are mirrored (`truncated`, or `bodies = "headers"`),
+    which counts as complete. `fingerprint` is the same for the same message in another generation.
+    """
+
+    uid: Uid
+    flags: Flags
+    internal_date: datetime | None
+    size: int
+    headers: Headers
+    fingerprint: bytes
+    body: bytes | None
+    found_by: FoundBy
+    initial: bool
+    complete: bool = True
+    truncated: bool = False
+    modseq: ModSeq | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodySlice:
+    """More of a long message's body; `origin` is the offset of its first octet, `final` says that it is the last."""
+
+    uid: Uid
+    origin: int
+    data: bytes
+    final: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Begin:
+    """A new generation: the mailbox is seen for the first time, or its UIDs no longer mean what they meant."""
+
+    uidvalidity: UidValidity
+    high: Uid
+    holes: tuple[Hole, ...]
+    modseq: ModSeq | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangeSet:
+    """What one look or one window found out about one mailbox.
+
+    `generation` is the one these changes were made for (None only together with `begin` of a mailbox never seen);
+    a store refuses any other with StaleGeneration. `accounted` are UIDs that leave their holes; `holes` are new
+    ones; `high`, where given, is the new mark (never lowered unless `rewind`). `released` UIDs leave quarantine.
+    `forget_older` expunges what is left of older generations. `urgent` commits go before bulk ones.
+    """
+
+    account: str
+    mailbox: MailboxName
+    generation: int | None
+    begin: Begin | None = None
+    new: tuple[NewMessage, ...] = ()
+    slices: tuple[BodySlice, ...] = ()
+    flags: Mapping[Uid, Flags] = field(default_factory=dict)
+    expunged: UidSet = UidSet()
+    quarantined: Mapping[Uid, Quarantine] = field(default_factory=dict)
+    released: UidSet = UidSet()
+    accounted: UidSet = UidSet()
+    holes: tuple[Hole, ...] = ()
+    high: Uid | None = None
+    rewind: bool = False
+    modseq: ModSeq | None = None
+    forget_older: bool = False
+    looked_at: datetime | None = None
+    urgent: bool = False
+
+    @property
+    def octets(self) -> int:
+        """The bytes of bodies in it: what a writer bounds its commits by."""
+        return sum(len(message.body or b"") for message in self.new) + sum(len(part.data) for part in self.slices)
+
+
+def advance(checkpoint: Checkpoint, change: ChangeSet) -> Checkpoint:
+    """Return the checkpoint that holds once *change* is committed."""
+    holes = fill(checkpoint.holes, change.accounted)
+    if change.holes:
+        # A UID stands in one hole only; the older hole keeps it, and with it what its message will say.
+        known = UidSet.from_ranges((hole.first, hole.last) for hole in holes)
+        holes = tuple(sorted((*holes, *fill(change.holes, known)), key=lambda hole: -hole.last))
+    high = checkpoint.high if change.high is None else change.high
+    if not change.rewind:
+        high = max(high, checkpoint.high)
+    return replace(
+        checkpoint,
+        high=high,
+        holes=holes,
+        modseq=checkpoint.modseq if change.modseq is None else change.modseq,
+    )

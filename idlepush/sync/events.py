@@ -1,0 +1,92 @@
+"""The durable events: what the log holds, and how each is spelled for the outside (`contract.md`, Events).
+
+An event says what changed in the mirror, is committed with that change, and is enough to replay it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+Json = str | int | bool | None | list["Json"] | dict[str, "Json"]
+
+
+class FoundBy(StrEnum):
+    """What led to a message: the measure of how well push works."""
+
+    PUSH = "push"
+    POLL = "poll"
+    RECONNECT = "reconnect"
+    BACKFILL = "backfill"
+    AUDIT = "audit"
+
+
+class EventType(StrEnum):
+    """What happened."""
+
+    MESSAGE_NEW = "message.new"
+    MESSAGE_BODY = "message.body"
+    MESSAGE_FLAGS = "message.flags"
+    MESSAGE_MOVED = "message.moved"
+    MESSAGE_EXPUNGED = "message.expunged"
+    MAILBOX_NEW = "mailbox.new"
+    MAILBOX_GONE = "mailbox.gone"
+    MAILBOX_RENAMED = "mailbox.renamed"
+    MAILBOX_RESET = "mailbox.reset"
+    ACCOUNT_STATE = "account.state"
+    ACCOUNT_ALERT = "account.alert"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One line of the log. `id`, `mailbox`, `uidvalidity` and `uid` are None where the type has none."""
+
+    position: int
+    time: datetime
+    type: EventType
+    account: str
+    id: str | None = None
+    mailbox: str | None = None
+    uidvalidity: int | None = None
+    uid: int | None = None
+    details: Mapping[str, Json] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Json]:
+        """The line as `events --json`, SSE and the sinks show it."""
+        return {
+            "position": self.position,
+            "time": rfc3339(self.time),
+            "type": self.type.value,
+            "id": self.id,
+            "account": self.account,
+            "mailbox": self.mailbox,
+            "uidvalidity": self.uidvalidity,
+            "uid": self.uid,
+            **self.details,
+        }
+
+
+# The keys that stand in `details`, by type; a test holds the stores to it.
+DETAILS: Final[Mapping[EventType, frozenset[str]]] = {
+    EventType.MESSAGE_NEW: frozenset(
+        {"flags", "size", "internal_date", "message_id", "found_by", "initial", "complete"}
+    ),
+    EventType.MESSAGE_BODY: frozenset({"sha256"}),
+    EventType.MESSAGE_FLAGS: frozenset({"flags"}),
+    EventType.MESSAGE_MOVED: frozenset({"flags", "mailbox_before", "uidvalidity_before", "uid_before"}),
+    EventType.MESSAGE_EXPUNGED: frozenset(),
+    EventType.MAILBOX_NEW: frozenset(),
+    EventType.MAILBOX_GONE: frozenset(),
+    EventType.MAILBOX_RENAMED: frozenset({"mailbox_before"}),
+    EventType.MAILBOX_RESET: frozenset({"uidvalidity_before"}),
+    EventType.ACCOUNT_STATE: frozenset({"state", "state_before", "class", "reason"}),
+    EventType.ACCOUNT_ALERT: frozenset({"kind", "class", "reason"}),
+}
+
+
+def rfc3339(moment: datetime | None) -> str | None:
+    """Spell an aware moment in UTC with `Z`; microseconds only where there are any."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,0 +1,1 @@
+"""OBSERVE: readers of the engine's observations."""
