@@ -4,6 +4,7 @@ IdlepushError
 ├── Trouble                  an account's session cannot go on: back off by its class, try again
 │   ├── ConnectionLost         EOF, BYE, reset, refused, unknown host                      network
 │   ├── TimedOut               a deadline passed                                           timeout
+│   │   └── IdleTimedOut         … in the IDLE exchange: IDLE is distrusted, too
 │   ├── TlsFailed              the certificate or the handshake was not good               tls
 │   ├── RemoteProtocolError    the server broke the RFC; the connection is of no more use  protocol
 │   ├── Refused                NO or BAD to a command                                      by its code
@@ -62,6 +63,10 @@ class TimedOut(Trouble):
     """The other side did not answer within its deadline."""
 
     default_class = FailureClass.TIMEOUT
+
+
+class IdleTimedOut(TimedOut):
+    """The server did not confirm IDLE, or its end."""
 
 
 class TlsFailed(Trouble):

@@ -13,9 +13,24 @@ ModSeq = NewType("ModSeq", int)
 
 MAX_UID: Final = Uid(2**32 - 1)
 
+# What a stranger's text must not do to a terminal, a log line or a page: move the cursor, ring the bell, end the
+# line, turn the writing direction, or be no valid UTF-8.
+_UNPRINTABLE: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, limit: int = 1000) -> str:
+    """Return *text* fit to be shown and stored: a space for each control character, at most *limit* characters."""
+    return _UNPRINTABLE.sub(" ", text[:limit])
+
+
+def excerpt(octets: bytes) -> str:
+    """Return the beginning of what a server sent, fit for an error's sentence: at most 40 characters, quoted."""
+    shown = "".join(chr(octet) if 0x20 <= octet < 0x7F else f"\\x{octet:02x}" for octet in octets[:40])
+    return f"“{shown[:39]}…”" if len(octets) > 40 or len(shown) > 40 else f"“{shown}”"
+
+
 _SYSTEM_FLAGS: Final = {
-    flag.casefold(): flag
-    for flag in ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft", "\\Recent", "\\*")
+    flag.casefold(): flag for flag in ("\\Answered", "\\Flagged", "\\Deleted", "\\Seen", "\\Draft", "\\Recent", "\\*")
 }
 
 Flags = frozenset[str]

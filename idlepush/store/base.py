@@ -149,7 +149,7 @@ class Reader(Protocol):
         """Yield rows by account, mailbox, UID; with *newest* the newest by internal date first.
 
         Live ones, unless *expunged* asks for those that are gone (instead of the live ones). *after* is a message's
-        `id`: only rows behind it in that order.
+        `id`: only rows behind it in that order; KeyError before the first where there is no such row any more.
         """
         ...
 
@@ -171,6 +171,13 @@ class Reader(Protocol):
 
     async def position(self) -> int:
         """Return the last event's position, 0 where there is none."""
+        ...
+
+    async def wait_beyond(self, position: int) -> None:
+        """Return once the log has an event above *position*: at once, or with the commit that writes it.
+
+        A hint like any other: whoever waited reads `events` after its own cursor.
+        """
         ...
 
     async def accounts(self) -> Sequence[AccountRow]:

@@ -1,0 +1,5 @@
+"""`python -m idlepush`."""
+
+from idlepush.cli import main
+
+main()

@@ -1,0 +1,106 @@
+"""`check` and `verify`: log in beside whatever runs, and tell what is so."""
+
+from typing import Annotated
+
+import anyio
+import typer
+
+from idlepush.cli.options import ConfigOption, JsonOption, accounts_of, configuration, environment
+from idlepush.cli.printing import complain, print_record, print_table
+from idlepush.config import Config
+from idlepush.engine.probe import AccountCheck, check_account
+from idlepush.engine.settings import AccountSettings
+from idlepush.engine.verify import Differences, verify_account
+from idlepush.errors import Trouble
+from idlepush.store.sqlite import open_reader
+
+_AT_ONCE = 10
+"""Accounts that are logged in to at the same time."""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(check)
+    app.command()(verify)
+
+
+AccountsArgument = Annotated[list[str] | None, typer.Argument(help="Accounts; by default all that are enabled.")]
+
+
+def check(
+    accounts: AccountsArgument = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Read the configuration and the secrets only.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Read the configuration, log in, and tell what each server can do.
+
+    Exits with 1 where an account has problems.
+    """
+    settings = configuration(config)
+    for problem in settings.problems:
+        complain("\n".join(problem.sentences))
+    chosen = accounts_of(settings, accounts)
+    found = anyio.run(_check_all, chosen, offline)
+    if as_json:
+        for one in found:
+            print_record(one.record())
+    else:
+        print_table(
+            ("account", "host", "mailbox", "watch", "compare", "problems"),
+            ((one.account, one.host, one.mailbox, one.watch, one.compare, "; ".join(one.problems)) for one in found),
+        )
+    if settings.problems or any(one.problems for one in found):
+        raise typer.Exit(1)
+
+
+async def _check_all(chosen: dict[str, AccountSettings], offline: bool) -> list[AccountCheck]:
+    found: dict[str, AccountCheck] = {}
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def one(account: AccountSettings) -> None:
+        async with limiter:
+            found[account.name] = await check_account(account, environment(), offline=offline)
+
+    async with anyio.create_task_group() as tasks:
+        for account in chosen.values():
+            tasks.start_soon(one, account)
+    return [found[name] for name in chosen]
+
+
+def verify(
+    accounts: AccountsArgument = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare every body's bytes, too.")] = False,
+    as_json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Hold the mirror against the server; exits with 1 where they differ."""
+    settings = configuration(config)
+    same = anyio.run(_verify_all, settings, accounts_of(settings, accounts), deep, as_json)
+    if not same:
+        raise typer.Exit(1)
+
+
+async def _verify_all(settings: Config, chosen: dict[str, AccountSettings], deep: bool, as_json: bool) -> bool:
+    same, rows = True, []
+    async with open_reader(settings.store.path) as reader:
+        for account in chosen.values():
+            try:
+                async for found in verify_account(account, environment(), reader, deep=deep):
+                    same = same and not found
+                    if as_json:
+                        print_record(found.record())
+                    rows.append(found)
+            except Trouble as trouble:
+                complain(f"{account.name}: {trouble}")
+                same = False
+    if not as_json:
+        print_table(("account", "mailbox", "missing", "extra", "flags", "sizes", "bodies"), map(_counts, rows))
+    if not same:
+        complain("mirror and server differ")
+    return same
+
+
+def _counts(found: Differences) -> tuple[object, ...]:
+    sets = (found.missing, found.extra, found.flags, found.sizes, found.bodies)
+    return (found.account, found.mailbox, *map(len, sets))

@@ -1,0 +1,265 @@
+"""What can be observed of the engine: passing, typed facts for logs, metrics, health, alerts and systemd.
+
+Each class carries the name of its log event. A new fact is a class here and a case in each reader that cares; nothing
+in the engine knows who reads. No fact holds a secret or a message's text.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import ClassVar
+
+from idlepush.errors import FailureClass
+from idlepush.sync.events import FoundBy
+
+
+class State(StrEnum):
+    """How an account stands, as `contract.md` names it."""
+
+    STARTING = "starting"
+    WATCHING = "watching"
+    POLLING = "polling"
+    THROTTLED = "throttled"
+    BACKING_OFF = "backing_off"
+    PARKED = "parked"
+    PAUSED = "paused"
+
+
+class Phase(StrEnum):
+    """A part of the work that is timed."""
+
+    CONNECT = "connect"
+    LOGIN = "login"
+    SELECT = "select"
+    FETCH = "fetch"
+    PARSE = "parse"
+    COMMIT = "commit"
+
+
+class WakeSource(StrEnum):
+    """What led to a look."""
+
+    PUSH = "push"
+    POLL = "poll"
+    RENEWAL = "renewal"
+    RECONNECT = "reconnect"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StateChanged:
+    """An account stands differently now."""
+
+    event: ClassVar[str] = "account.state"
+    account: str
+    state: State
+    failure_class: FailureClass | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A session was opened."""
+
+    event: ClassVar[str] = "session.opened"
+    account: str
+    endpoint: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disconnected:
+    """A session ended; `failure_class` is None where it was ended on purpose."""
+
+    event: ClassVar[str] = "session.ended"
+    account: str
+    failure_class: FailureClass | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectFailed:
+    """No session could be opened."""
+
+    event: ClassVar[str] = "session.failed"
+    account: str
+    failure_class: FailureClass
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restarting:
+    """The account's loop ended and is started again in `delay` seconds."""
+
+    event: ClassVar[str] = "account.restarting"
+    account: str
+    failure_class: FailureClass
+    reason: str
+    delay: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BugFound:
+    """An error that is ours; `trace` is its traceback, without values."""
+
+    event: ClassVar[str] = "account.bug"
+    account: str
+    trace: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Woken:
+    """Something said "look"."""
+
+    event: ClassVar[str] = "account.woken"
+    account: str
+    source: WakeSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timed:
+    """A phase of a look took so long."""
+
+    event: ClassVar[str] = "look.phase"
+    account: str
+    phase: Phase
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """A look at a mailbox ended; `finished` unless a backlog is still open. `wake_to_commit`: seconds, of a push."""
+
+    event: ClassVar[str] = "mailbox.looked"
+    account: str
+    mailbox: str
+    source: WakeSource
+    seconds: float
+    new: int = 0
+    moved: int = 0
+    flags: int = 0
+    expunged: int = 0
+    octets: int = 0
+    remaining: int = 0
+    finished: bool = True
+    wake_to_commit: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mirrored:
+    """Messages were committed."""
+
+    event: ClassVar[str] = "messages.mirrored"
+    account: str
+    mailbox: str
+    found_by: FoundBy
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backfilling:
+    """A backlog is being worked off; `total` messages were in it when it was surveyed, `remaining` still are."""
+
+    event: ClassVar[str] = "mailbox.backfilling"
+    account: str
+    mailbox: str
+    remaining: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxReset:
+    """The mailbox's UIDs mean something else now."""
+
+    event: ClassVar[str] = "mailbox.reset"
+    account: str
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxTrouble:
+    """A mailbox cannot be looked at; the others go on."""
+
+    event: ClassVar[str] = "mailbox.trouble"
+    account: str
+    mailbox: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quarantined:
+    """A message could not be had and was set aside."""
+
+    event: ClassVar[str] = "message.quarantined"
+    account: str
+    mailbox: str
+    uid: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleRenewed:
+    """IDLE was issued again in time."""
+
+    event: ClassVar[str] = "idle.renewed"
+    account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleWasSilent:
+    """A look found news that IDLE should have told: push is distrusted."""
+
+    event: ClassVar[str] = "idle.silent"
+    account: str
+    mailbox: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleDistrusted:
+    """IDLE does not work here; the account is polled until it is tried again."""
+
+    event: ClassVar[str] = "idle.distrusted"
+    account: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerAlert:
+    """The server wants a person to read this (RFC 9051, ALERT)."""
+
+    event: ClassVar[str] = "server.alert"
+    account: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTrouble:
+    """The store could not be written; fetching stops until it can."""
+
+    event: ClassVar[str] = "store.trouble"
+    account: str
+    reason: str
+
+
+Observation = (
+    StateChanged
+    | Connected
+    | Disconnected
+    | ConnectFailed
+    | Restarting
+    | BugFound
+    | Woken
+    | Timed
+    | Looked
+    | Mirrored
+    | Backfilling
+    | MailboxReset
+    | MailboxTrouble
+    | Quarantined
+    | IdleRenewed
+    | IdleWasSilent
+    | IdleDistrusted
+    | ServerAlert
+    | StoreTrouble
+)
+Observe = Callable[[Observation], None]

@@ -1,0 +1,152 @@
+"""Hold a mirror against its server, mailbox by mailbox, without touching either.
+
+The server is read first, then the store. A service may be running beside: what it was just about to mirror would look
+like a difference, so what differs is looked at again until it has stood for a while.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import anyio
+
+from idlepush.engine.login import choose_mailboxes, log_in
+from idlepush.engine.session import LISTING, LONG_SLICE, SLICE, WHOLE, Session
+from idlepush.engine.settings import AccountSettings
+from idlepush.imap.responses import Fetch
+from idlepush.imap.types import MAX_UID, MailboxName, Uid, same_flags
+from idlepush.imap.uidset import UidSet
+from idlepush.store.base import MessageRow, Reader
+from idlepush.sync.events import Json
+
+_LOOKS: Final = 4
+_PAUSE: Final = 1.5
+_WINDOW: Final = 500
+
+
+@dataclass(slots=True)
+class Differences:
+    """What differs in one mailbox, as UIDs: on the server and not here, here and not there, and with other content."""
+
+    account: str
+    mailbox: str
+    missing: set[int] = field(default_factory=set)
+    extra: set[int] = field(default_factory=set)
+    flags: set[int] = field(default_factory=set)
+    sizes: set[int] = field(default_factory=set)
+    bodies: set[int] = field(default_factory=set)
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.extra or self.flags or self.sizes or self.bodies)
+
+    def still(self, later: "Differences") -> "Differences":
+        """Return what differs in both looks."""
+        return Differences(
+            self.account,
+            self.mailbox,
+            self.missing & later.missing,
+            self.extra & later.extra,
+            self.flags & later.flags,
+            self.sizes & later.sizes,
+            self.bodies & later.bodies,
+        )
+
+    def record(self) -> dict[str, Json]:
+        """The line that `verify --json` prints."""
+        return {
+            "account": self.account,
+            "mailbox": self.mailbox,
+            "missing": [*sorted(self.missing)],
+            "extra": [*sorted(self.extra)],
+            "flags": [*sorted(self.flags)],
+            "sizes": [*sorted(self.sizes)],
+            "bodies": [*sorted(self.bodies)],
+            "repaired": [],
+        }
+
+
+async def verify(session: Session, reader: Reader, account: str, mailbox: MailboxName, *, deep: bool) -> Differences:
+    """Compare one mailbox; with *deep* every body's bytes, too.
+
+    Raises:
+        MailboxUnavailable: the server does not let it be examined.
+        Trouble: the connection is gone.
+    """
+    found = await _compare(session, reader, account, mailbox, deep=deep)
+    for _ in range(_LOOKS - 1):
+        if not found:
+            break
+        await anyio.sleep(_PAUSE)
+        found = found.still(await _compare(session, reader, account, mailbox, deep=deep))
+    return found
+
+
+async def _compare(session: Session, reader: Reader, account: str, mailbox: MailboxName, *, deep: bool) -> Differences:
+    await session.examine(mailbox)
+    there = await session.search(UidSet.range(1, MAX_UID))
+    listed: dict[Uid, Fetch] = {}
+    for window in there.chunks(_WINDOW):
+        listed.update(await session.fetch(window, LISTING, octets=len(window) * 200))
+    rows: dict[int, MessageRow] = {row.uid: row async for row in reader.messages(account, mailbox)}
+    uids: set[int] = set(there)
+    found = Differences(account, mailbox.text, uids - rows.keys(), rows.keys() - uids)
+    for uid, said in listed.items():
+        row = rows.get(uid)
+        if row is None:
+            continue
+        if said.flags is not None and not same_flags(said.flags, frozenset(row.flags)):
+            found.flags.add(uid)
+        if said.size is not None and said.size != row.size:
+            found.sizes.add(uid)
+    if deep:
+        found.bodies |= await _other_bodies(session, [row for uid, row in rows.items() if uid in there])
+    return found
+
+
+async def _other_bodies(session: Session, rows: Sequence[MessageRow]) -> set[int]:
+    """Return the UIDs whose bytes are not those of the mirror; what is mirrored by its headers alone has none."""
+    other = {row.uid for row in rows if not row.complete}
+    whole: Mapping[int, str] = {row.uid: row.sha256 for row in rows if row.sha256 is not None}
+    short = UidSet.from_uids(row.uid for row in rows if row.uid in whole and row.size < SLICE)
+    for window in short.chunks(_WINDOW // 10):
+        answers = await session.fetch(window, WHOLE, octets=len(window) * SLICE)
+        for uid, said in answers.items():
+            if hashlib.sha256(said.bodies[-1].data or b"" if said.bodies else b"").hexdigest() != whole[uid]:
+                other.add(uid)
+        other |= set(window) - set(answers)
+    for long in whole.keys() - set(short):
+        digest = hashlib.sha256()
+        async for part in _slices(session, Uid(long)):
+            digest.update(part)
+        if digest.hexdigest() != whole[long]:
+            other.add(long)
+    return other
+
+
+async def _slices(session: Session, uid: Uid) -> AsyncIterator[bytes]:
+    origin = 0
+    while True:
+        answers = await session.fetch(UidSet.of(uid), f"(UID BODY.PEEK[]<{origin}.{LONG_SLICE}>)", octets=LONG_SLICE)
+        said = answers.get(uid)
+        data = (said.bodies[-1].data or b"") if said and said.bodies else b""
+        yield data
+        origin += len(data)
+        if len(data) < LONG_SLICE:
+            return
+
+
+async def verify_account(
+    settings: AccountSettings, environment: Mapping[str, str], reader: Reader, *, deep: bool
+) -> AsyncIterator[Differences]:
+    """Log in and yield what differs, mailbox by mailbox.
+
+    Raises:
+        Trouble: nobody can log in, or the connection was lost.
+    """
+    session = await log_in(settings, environment)
+    try:
+        for name in await choose_mailboxes(session, settings.mailboxes):
+            yield await verify(session, reader, settings.name, name, deep=deep)
+    finally:
+        await session.logout()

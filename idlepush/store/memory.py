@@ -1,0 +1,238 @@
+"""`MemoryStore`: the store without a disk, for tests and virtual time. It has no thread and never waits."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import anyio
+import anyio.lowlevel
+
+from idlepush.errors import StaleGeneration
+from idlepush.imap.types import Flags, MailboxName, Uid
+from idlepush.imap.uidset import UidSet
+from idlepush.store.base import AccountRow, Committed, MailboxRow, MessageRow, Mirror, Sweep
+from idlepush.store.memory_tables import Commit, Mailbox, Row, Tables
+from idlepush.store.spelling import number_of, span, utc
+from idlepush.sync.changes import ChangeSet
+from idlepush.sync.events import Event
+
+SLICE: Final = 256 * 1024
+
+
+class MemoryStore:
+    """A `Store` that lives as long as its object and keeps every promise but durability.
+
+    `clock` says when an event happens.
+    """
+
+    def __init__(self, *, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._tables = Tables()
+        self._moved_on = anyio.Event()
+
+    # ---- the writing half
+
+    async def commit(self, change: ChangeSet) -> Committed:
+        """Apply *change*; see `Store.commit`."""
+        await anyio.lowlevel.checkpoint()
+        mailbox = self._tables.mailboxes.get((change.account, change.mailbox))
+        current = mailbox.current if mailbox else None
+        if change.generation != (current.id if current else None) or (current is None and change.begin is None):
+            raise StaleGeneration(f"{change.account}: {change.mailbox} is not in generation {change.generation}")
+
+        if mailbox is None:
+            mailbox = self._add(change.account, change.mailbox)
+        committed = self._begin().apply(mailbox, change)
+        self._announce()
+        return committed
+
+    async def mailbox_gone(self, account: str, mailbox: MailboxName, *, state: str = "gone") -> None:
+        """See `Store.mailbox_gone`."""
+        await anyio.lowlevel.checkpoint()
+        known = self._tables.mailboxes.get((account, mailbox))
+        if known is None and state != "gone":
+            known = self._add(account, mailbox)
+        if known is not None:
+            self._begin().gone(known, state)
+            self._announce()
+
+    async def set_account(self, row: AccountRow) -> None:
+        """See `Store.set_account`."""
+        await anyio.lowlevel.checkpoint()
+        self._begin().account(row)
+        self._announce()
+
+    async def sweep(self, sweep: Sweep) -> None:
+        """See `Store.sweep`."""
+        await anyio.lowlevel.checkpoint()
+        rows = self._tables.rows
+        if sweep.bodies_before is not None:
+            kept = {row.sha256 for row in rows.values() if row.expunged is None or row.expunged >= sweep.bodies_before}
+            for row in rows.values():
+                if row.sha256 not in kept:
+                    row.body = None
+        if sweep.rows_before is not None:
+            for row in [*rows.values()]:
+                if row.expunged is not None and row.expunged < sweep.rows_before:
+                    del rows[row.number]
+        self._tables.forget_orphans()
+
+    async def purge(self, account: str) -> None:
+        """See `Store.purge`."""
+        await anyio.lowlevel.checkpoint()
+        self._tables.accounts.pop(account, None)
+        for key in [key for key in self._tables.mailboxes if key[0] == account]:
+            for generation in self._tables.mailboxes.pop(key).generations:
+                del self._tables.generations[generation.id]
+        for row in [row for row in self._tables.rows.values() if row.mailbox.account == account]:
+            del self._tables.rows[row.number]
+        self._tables.forget_orphans()
+
+    # ---- the reading half
+
+    async def messages(
+        self,
+        account: str | None = None,
+        mailbox: MailboxName | None = None,
+        *,
+        limit: int | None = None,
+        newest: bool = False,
+        expunged: bool = False,
+        after: str | None = None,
+    ) -> AsyncIterator[MessageRow]:
+        """See `Reader.messages`."""
+        await anyio.lowlevel.checkpoint()
+        rows = [
+            row
+            for row in self._tables.rows.values()
+            if account in (None, row.mailbox.account)
+            and mailbox in (None, row.mailbox.name)
+            and expunged == (row.expunged is not None)
+        ]
+        if after is not None:
+            last = self._row(after)
+            if last is None:
+                raise KeyError(after)
+            rows = [row for row in rows if (row.by_age > last.by_age if newest else row.by_place > last.by_place)]
+        rows.sort(key=lambda row: row.by_age if newest else row.by_place)
+        for shown in [row.shown() for row in rows[:limit]]:
+            yield shown
+
+    async def message(self, id: str) -> MessageRow | None:
+        """See `Reader.message`."""
+        await anyio.lowlevel.checkpoint()
+        row = self._row(id)
+        return None if row is None else row.shown()
+
+    async def raw(self, id: str) -> AsyncIterator[bytes]:
+        """See `Reader.raw`."""
+        await anyio.lowlevel.checkpoint()
+        row = self._row(id)
+        if row is None or row.body is None:
+            raise KeyError(id)
+        body = row.body
+        for at in range(0, len(body), SLICE):
+            yield body[at : at + SLICE]
+
+    async def find(self, account: str, mailbox: MailboxName, uid: int) -> MessageRow | None:
+        """See `Reader.find`."""
+        await anyio.lowlevel.checkpoint()
+        known = self._tables.mailboxes.get((account, mailbox))
+        row = known.current.live.get(uid) if known and known.current else None
+        return None if row is None else row.shown()
+
+    async def events(self, after: int = 0, *, limit: int = 1000) -> Sequence[Event]:
+        """See `Reader.events`."""
+        await anyio.lowlevel.checkpoint()
+        # Positions are 1, 2, 3, … without a hole: an event's place in the list is its position less one.
+        first = max(after, 0)
+        return self._tables.events[first : first + limit]
+
+    async def position(self) -> int:
+        """See `Reader.position`."""
+        await anyio.lowlevel.checkpoint()
+        return len(self._tables.events)
+
+    async def wait_beyond(self, position: int) -> None:
+        """See `Reader.wait_beyond`."""
+        await anyio.lowlevel.checkpoint()
+        while len(self._tables.events) <= position:
+            await self._moved_on.wait()
+
+    async def accounts(self) -> Sequence[AccountRow]:
+        """See `Reader.accounts`."""
+        await anyio.lowlevel.checkpoint()
+        return [row for _, row in sorted(self._tables.accounts.items())]
+
+    async def mailboxes(self, account: str | None = None) -> Sequence[MailboxRow]:
+        """See `Reader.mailboxes`."""
+        await anyio.lowlevel.checkpoint()
+        known = [one for one in self._tables.mailboxes.values() if account in (None, one.account)]
+        return [_shown(one) for one in sorted(known, key=lambda one: (one.account, one.name.text, one.name.raw))]
+
+    async def mirror(self, account: str, mailbox: MailboxName) -> Mirror | None:
+        """See `Reader.mirror`."""
+        await anyio.lowlevel.checkpoint()
+        known = self._tables.mailboxes.get((account, mailbox))
+        if known is None or known.current is None:
+            return None
+        current = known.current
+        return Mirror(
+            generation=current.id,
+            checkpoint=current.checkpoint,
+            alive=len(current.live),
+            parts={row.uid: len(row.part or b"") for row in current.by_uid() if not row.complete},
+            quarantine=dict(sorted(current.quarantine.items())),
+            older_alive=sum(len(generation.live) for generation in known.older),
+            looked_at=known.looked_at,
+        )
+
+    async def uids(self, generation: int) -> UidSet:
+        """See `Reader.uids`."""
+        await anyio.lowlevel.checkpoint()
+        return UidSet.from_uids(row.uid for row in self._live(generation))
+
+    async def flags(self, generation: int, first: int, last: int) -> Mapping[Uid, Flags]:
+        """See `Reader.flags`."""
+        await anyio.lowlevel.checkpoint()
+        return {row.uid: row.flags for row in self._live(generation) if first <= row.uid <= last}
+
+    async def sizes(self, generation: int, first: int, last: int) -> Mapping[Uid, tuple[int, datetime | None]]:
+        """See `Reader.sizes`."""
+        await anyio.lowlevel.checkpoint()
+        return {row.uid: (row.size, row.internal_date) for row in self._live(generation) if first <= row.uid <= last}
+
+    # ---- within
+
+    def _row(self, id: str) -> Row | None:
+        number = number_of(id)
+        return None if number is None else self._tables.rows.get(number)
+
+    def _live(self, generation: int) -> Iterable[Row]:
+        known = self._tables.generations.get(generation)
+        return () if known is None else known.by_uid()
+
+    def _add(self, account: str, mailbox: MailboxName) -> Mailbox:
+        return self._tables.mailboxes.setdefault((account, mailbox), Mailbox(account, mailbox))
+
+    def _begin(self) -> Commit:
+        return Commit(self._tables, utc(self._clock()))
+
+    def _announce(self) -> None:
+        self._moved_on.set()
+        # Re-armed at once: who waits from here on waits for the next commit.
+        self._moved_on = anyio.Event()
+
+
+def _shown(mailbox: Mailbox) -> MailboxRow:
+    current = mailbox.current
+    return MailboxRow(
+        account=mailbox.account,
+        name=mailbox.name.text,
+        raw=mailbox.name.raw,
+        state=mailbox.state,
+        uidvalidity=current.checkpoint.uidvalidity if current else None,
+        messages=sum(len(generation.live) for generation in mailbox.generations),
+        remaining=span(current.checkpoint.holes) if current else 0,
+        looked_at=mailbox.looked_at,
+    )

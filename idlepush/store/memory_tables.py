@@ -1,0 +1,356 @@
+"""The tables of `MemoryStore` and what a change set does to them, written the plain way, row by row.
+
+What the SQL of the other stores does is held against this (`tests/store/test_same_history.py`).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from idlepush.imap.types import Flags, MailboxName, Uid, same_flags
+from idlepush.imap.uidset import UidSet
+from idlepush.store.base import AccountRow, Committed, MessageRow
+from idlepush.store.spelling import (
+    details_of_move,
+    details_of_new,
+    details_of_state,
+    sorted_flags,
+    spell_id,
+    utc,
+    utc_or_none,
+)
+from idlepush.sync.changes import Begin, BodySlice, ChangeSet, NewMessage, advance
+from idlepush.sync.checkpoint import Checkpoint, Quarantine
+from idlepush.sync.events import Event, EventType, Json
+
+
+@dataclass(slots=True, eq=False)
+class Generation:
+    """One meaning of a mailbox's UIDs."""
+
+    id: int
+    checkpoint: Checkpoint
+    live: "dict[int, Row]" = field(default_factory=dict)
+    quarantine: dict[Uid, Quarantine] = field(default_factory=dict)
+
+    def by_uid(self) -> "list[Row]":
+        """The live rows in the order of their UIDs."""
+        return sorted(self.live.values(), key=lambda row: row.uid)
+
+    def among(self, uids: UidSet) -> "list[Row]":
+        """The live rows of *uids*, in their order; counts through whichever of both is shorter."""
+        if len(uids) < len(self.live):
+            return [self.live[uid] for uid in uids if uid in self.live]
+        return [row for row in self.by_uid() if row.uid in uids]
+
+
+@dataclass(slots=True, eq=False)
+class Mailbox:
+    """A mailbox, all its generations, and its live rows by their fingerprint."""
+
+    account: str
+    name: MailboxName
+    state: str = "ok"
+    current: Generation | None = None
+    older: list[Generation] = field(default_factory=list)
+    looked_at: datetime | None = None
+    fingerprints: "dict[bytes, list[Row]]" = field(default_factory=dict)
+
+    @property
+    def generations(self) -> Iterator[Generation]:
+        """The older ones, then the current one."""
+        yield from self.older
+        if self.current is not None:
+            yield self.current
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A message. `message` is as it was found; of its UID, flags and body only the fields beside it count."""
+
+    number: int
+    mailbox: Mailbox
+    generation: Generation
+    message: NewMessage
+    uid: Uid
+    flags: Flags
+    complete: bool
+    size: int
+    internal_date: datetime | None
+    modseq: int | None
+    truncated: bool
+    body: bytes | None = None
+    """The raw message where it is whole and was not swept."""
+    part: bytes | None = None
+    """What has come of a body that is still coming."""
+    sha256: str | None = None
+    expunged: datetime | None = None
+
+    @property
+    def by_place(self) -> tuple[str, str, bytes, int, int]:
+        """The key of the order by account, mailbox, UID."""
+        return self.mailbox.account, self.mailbox.name.text, self.mailbox.name.raw, self.uid, self.number
+
+    @property
+    def by_age(self) -> tuple[float, int]:
+        """The key of the order by internal date, newest first."""
+        return -(self.internal_date.timestamp() if self.internal_date else float("-inf")), -self.number
+
+    def shown(self) -> MessageRow:
+        """The row as the outside sees it."""
+        headers = self.message.headers
+        return MessageRow(
+            id=spell_id(self.number),
+            account=self.mailbox.account,
+            mailbox=self.mailbox.name.text,
+            uidvalidity=self.generation.checkpoint.uidvalidity,
+            uid=self.uid,
+            message_id=headers.message_id,
+            subject=headers.subject,
+            sender=headers.sender,
+            to=headers.to,
+            date=utc_or_none(headers.date),
+            internal_date=self.internal_date,
+            size=self.size,
+            flags=tuple(sorted(self.flags)),
+            modseq=self.modseq,
+            found_by=self.message.found_by.value,
+            truncated=self.truncated,
+            complete=self.complete,
+            sha256=self.sha256,
+            expunged=self.expunged,
+        )
+
+
+@dataclass(slots=True)
+class Tables:
+    """All that is stored."""
+
+    accounts: dict[str, AccountRow] = field(default_factory=dict)
+    mailboxes: dict[tuple[str, MailboxName], Mailbox] = field(default_factory=dict)
+    generations: dict[int, Generation] = field(default_factory=dict)
+    rows: dict[int, Row] = field(default_factory=dict)
+    bodies: dict[str, bytes] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    last_row: int = 0
+    last_generation: int = 0
+
+    def forget_orphans(self) -> None:
+        """Drop the bodies that no row refers to."""
+        referred = {row.sha256 for row in self.rows.values() if row.body is not None}
+        self.bodies = {sha256: body for sha256, body in self.bodies.items() if sha256 in referred}
+
+
+class Commit:
+    """One change on its way into the tables, and the events it writes; they happen at *now*."""
+
+    def __init__(self, tables: Tables, now: datetime) -> None:
+        self._tables = tables
+        self._now = now
+        self._written: dict[EventType, int] = {}
+
+    def apply(self, mailbox: Mailbox, change: ChangeSet) -> Committed:
+        """Do what `Store.commit` promises; *change* was made for the mailbox's current generation, or begins one."""
+        if change.begin is not None:
+            self._begin(mailbox, change.begin)
+        current = mailbox.current
+        assert current is not None
+
+        for message in change.new:
+            # What this very change set knows to be gone is never introduced.
+            if message.uid not in current.live and message.uid not in change.expunged:
+                self._take_in(current, message, mailbox)
+        for part in change.slices:
+            self._append(current, part)
+        self._set_flags(current, change.flags)
+        for row in current.among(change.expunged):
+            self._tell(EventType.MESSAGE_EXPUNGED, mailbox, row)
+            self._expunge(row)
+        if change.forget_older:
+            self._forget_older(mailbox)
+
+        self._quarantine(current, change)
+        current.checkpoint = advance(current.checkpoint, change)
+        if change.looked_at is not None:
+            mailbox.looked_at = utc(change.looked_at)
+        return Committed(
+            position=len(self._tables.events),
+            new=self._written.get(EventType.MESSAGE_NEW, 0),
+            moved=self._written.get(EventType.MESSAGE_MOVED, 0),
+            flags=self._written.get(EventType.MESSAGE_FLAGS, 0),
+            expunged=self._written.get(EventType.MESSAGE_EXPUNGED, 0),
+        )
+
+    def gone(self, mailbox: Mailbox, state: str) -> None:
+        """Do what `Store.mailbox_gone` promises."""
+        mailbox.state = state
+        if mailbox.current is None:
+            return
+        self._tell(EventType.MAILBOX_GONE, mailbox)
+        for generation in mailbox.generations:
+            for row in generation.by_uid():
+                self._expunge(row)
+        mailbox.older = [*mailbox.generations]
+        mailbox.current = None
+
+    def account(self, row: AccountRow) -> None:
+        """Do what `Store.set_account` promises."""
+        details = details_of_state(self._tables.accounts.get(row.name), row)
+        self._tables.accounts[row.name] = row
+        if details is not None:
+            self._write(Event(position=0, time=self._now, type=EventType.ACCOUNT_STATE, account=row.name), details)
+
+    def _begin(self, mailbox: Mailbox, begin: Begin) -> None:
+        self._tables.last_generation += 1
+        before = mailbox.current
+        mailbox.older = [*mailbox.generations]
+        mailbox.current = Generation(
+            self._tables.last_generation, Checkpoint(begin.uidvalidity, begin.high, begin.holes, begin.modseq)
+        )
+        mailbox.state = "ok"
+        self._tables.generations[mailbox.current.id] = mailbox.current
+        if before is not None:
+            details = {"uidvalidity_before": before.checkpoint.uidvalidity}
+            self._tell(EventType.MAILBOX_RESET, mailbox, details=details)
+        else:
+            mailbox.looked_at = None
+            self._tell(EventType.MAILBOX_NEW, mailbox)
+
+    def _take_in(self, current: Generation, message: NewMessage, mailbox: Mailbox) -> None:
+        row = _known_before(mailbox, message)
+        if row is None:
+            row = self._insert(current, message, mailbox)
+            self._tell(EventType.MESSAGE_NEW, mailbox, row, details_of_new(message))
+            return
+
+        details = details_of_move(
+            message.flags,
+            mailbox=mailbox.name.text,
+            uidvalidity=row.generation.checkpoint.uidvalidity,
+            uid=row.uid,
+        )
+        del row.generation.live[row.uid]
+        row.generation, row.uid, row.flags = current, message.uid, message.flags
+        row.size, row.modseq = message.size, message.modseq
+        row.internal_date = utc_or_none(message.internal_date)
+        current.live[message.uid] = row
+        self._tell(EventType.MESSAGE_MOVED, mailbox, row, details)
+        if row.body is None and message.body is not None and message.complete:
+            self._keep(row, message)
+            self._tell(EventType.MESSAGE_BODY, mailbox, row, {"sha256": row.sha256})
+        elif row.body is None and row.part is None:
+            self._keep(row, message)
+
+    def _insert(self, current: Generation, message: NewMessage, mailbox: Mailbox) -> Row:
+        self._tables.last_row += 1
+        row = Row(
+            number=self._tables.last_row,
+            mailbox=mailbox,
+            generation=current,
+            message=message,
+            uid=message.uid,
+            flags=message.flags,
+            complete=message.complete,
+            size=message.size,
+            internal_date=utc_or_none(message.internal_date),
+            modseq=message.modseq,
+            truncated=message.truncated,
+        )
+        self._tables.rows[row.number] = row
+        current.live[message.uid] = row
+        mailbox.fingerprints.setdefault(message.fingerprint, []).append(row)
+        self._keep(row, message)
+        return row
+
+    def _keep(self, row: Row, message: NewMessage) -> None:
+        """Give *row* what *message* has of the body."""
+        row.complete = message.complete
+        row.truncated = message.truncated
+        if not message.complete:
+            row.part = message.body or b""
+        elif message.body is not None:
+            self._make_whole(row, message.body)
+
+    def _append(self, current: Generation, part: BodySlice) -> None:
+        row = current.live.get(part.uid)
+        # Below what is kept: it was applied before. Above: something is missing between, and it will come again.
+        if row is None or row.complete or part.origin != len(row.part or b""):
+            return
+        row.part = (row.part or b"") + part.data
+        if part.final:
+            self._make_whole(row, row.part)
+            self._tell(EventType.MESSAGE_BODY, row.mailbox, row, {"sha256": row.sha256})
+
+    def _make_whole(self, row: Row, body: bytes) -> None:
+        row.sha256 = hashlib.sha256(body).hexdigest()
+        row.body = self._tables.bodies.setdefault(row.sha256, body)
+        row.part = None
+        row.complete = True
+
+    def _set_flags(self, current: Generation, flags: Mapping[Uid, Flags]) -> None:
+        for uid, after in sorted(flags.items()):
+            row = current.live.get(uid)
+            if row is not None and not same_flags(row.flags, after):
+                row.flags = after
+                self._tell(EventType.MESSAGE_FLAGS, row.mailbox, row, {"flags": sorted_flags(after)})
+
+    def _expunge(self, row: Row) -> None:
+        row.expunged = self._now
+        row.part = None
+        del row.generation.live[row.uid]
+        row.mailbox.fingerprints[row.message.fingerprint].remove(row)
+
+    def _forget_older(self, mailbox: Mailbox) -> None:
+        older = [row for generation in mailbox.older for row in generation.live.values()]
+        for row in sorted(older, key=lambda row: (row.uid, row.number)):
+            self._tell(EventType.MESSAGE_EXPUNGED, mailbox, row)
+            self._expunge(row)
+
+    @staticmethod
+    def _quarantine(current: Generation, change: ChangeSet) -> None:
+        for uid, one in change.quarantined.items():
+            current.quarantine[uid] = Quarantine(one.reason, one.tries, utc(one.next_try))
+        stored = {message.uid for message in change.new}
+        stored.update(part.uid for part in change.slices if _is_complete(current, part.uid))
+        for uid in [*current.quarantine]:
+            if uid in stored or uid in change.expunged or uid in change.released:
+                del current.quarantine[uid]
+
+    def _tell(
+        self, type: EventType, mailbox: Mailbox, row: Row | None = None, details: Mapping[str, Json] | None = None
+    ) -> None:
+        generation = row.generation if row else mailbox.current
+        assert generation is not None
+        event = Event(
+            position=0,
+            time=self._now,
+            type=type,
+            account=mailbox.account,
+            id=spell_id(row.number) if row else None,
+            mailbox=mailbox.name.text,
+            uidvalidity=generation.checkpoint.uidvalidity,
+            uid=row.uid if row else None,
+        )
+        self._write(event, details or {})
+
+    def _write(self, event: Event, details: Mapping[str, Json]) -> None:
+        self._written[event.type] = self._written.get(event.type, 0) + 1
+        self._tables.events.append(replace(event, position=len(self._tables.events) + 1, details=details))
+
+
+def _known_before(mailbox: Mailbox, message: NewMessage) -> Row | None:
+    """Find the older generations' row that is this message: none where two could be and no body decides."""
+    candidates = [
+        row for row in mailbox.fingerprints.get(message.fingerprint, ()) if row.generation is not mailbox.current
+    ]
+    if message.body is None or not message.complete:
+        return candidates[0] if len(candidates) == 1 else None
+    sha256 = hashlib.sha256(message.body).hexdigest()
+    candidates = [row for row in candidates if row.sha256 in (None, sha256)]
+    return min(candidates, key=lambda row: (row.uid != message.uid, row.uid, row.number), default=None)
+
+
+def _is_complete(generation: Generation, uid: Uid) -> bool:
+    row = generation.live.get(uid)
+    return row is not None and row.complete

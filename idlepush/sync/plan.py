@@ -1,0 +1,219 @@
+"""Decide the next step that brings a mirror up to its server (`sync.md`, Plan). Pure, and level-triggered.
+
+The one who synchronizes asks for a step, carries it out, commits, and asks again, until there is none. Nothing here
+knows what woke anybody: the stored checkpoint is compared with what the server says now, and hints only name what
+else is worth asking. The order is the order of urgency:
+
+    numbers that the next EXPUNGE would shift → a generation that ended → new mail → flags and expunges
+    → whatever is still missing, newest first
+
+An up-to-date mirror has no next step: no command is sent and nothing is written.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+from idlepush.imap.types import Uid, UidValidity
+from idlepush.imap.uidset import UidSet
+from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine
+from idlepush.sync.view import Heard
+
+FEW: Final = 20
+"""So many new messages are fetched at once, bodies and all; more are listed first, and become a hole of known size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How the mirror of a mailbox stands: what a plan needs of it."""
+
+    checkpoint: Checkpoint
+    alive: int
+    parts: UidSet = UidSet()
+    quarantine: tuple[tuple[Uid, Quarantine], ...] = ()
+    older_alive: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What the server says now, and what has been learned of it in this session."""
+
+    uidvalidity: UidValidity
+    uidnext: Uid | None
+    exists: int
+    heard: Heard = Heard()
+    fresh: bool = False
+    """EXAMINE has just been answered: UIDNEXT is of now."""
+    flags_due: bool = False
+    """It is time to compare all flags."""
+    newest_flags_due: bool = False
+    """It is time to compare the newest flags."""
+    counted: tuple[int, int] | None = None
+    """(EXISTS, mirrored) that a comparison of all UIDs has already left different: the server miscounts."""
+    now: datetime | None = None
+    """For what is due by the clock; None: nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Start a generation: the mailbox is new to the mirror, or its UIDs mean something else now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveNumbers:
+    """Ask for the UIDs and flags behind sequence numbers, before anything else is sent that could shift them."""
+
+    numbers: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """UIDNEXT went back though UIDVALIDITY did not: find out whether the messages are still the same."""
+
+    uidnext: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class FetchNew:
+    """Fetch what stands from `first` on, with bodies."""
+
+    first: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class ListNew:
+    """List what stands from `first` on, without bodies; it becomes a hole."""
+
+    first: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class CompareFlags:
+    """Compare the flags of these UIDs; None: of all that are mirrored."""
+
+    uids: UidSet | None
+    newest: bool = False
+    """With `uids` None: of the newest window only."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareUids:
+    """Ask which UIDs below `high` are there: mirrored ones that are not are gone, others are missing here."""
+
+
+@dataclass(frozen=True, slots=True)
+class FillHole:
+    """Fetch a window of the newest hole."""
+
+    hole: Hole
+
+
+@dataclass(frozen=True, slots=True)
+class ContinueBody:
+    """Fetch the next slice of a long body."""
+
+    uid: Uid
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Try again what was put in quarantine."""
+
+    uids: UidSet
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetOlder:
+    """Nothing is missing any more: what is left of older generations is gone."""
+
+
+Step = (
+    Begin
+    | ResolveNumbers
+    | Rewind
+    | FetchNew
+    | ListNew
+    | CompareFlags
+    | CompareUids
+    | FillHole
+    | ContinueBody
+    | Retry
+    | ForgetOlder
+)
+BULK: Final = (FillHole, ContinueBody, Retry)
+"""Steps that may wait while something more urgent is looked at."""
+
+
+def plan(mirror: Standing | None, seen: Seen) -> Step | None:
+    """Return the next step that brings *mirror* closer to the server; None: it is equal."""
+    if mirror is None or mirror.checkpoint.uidvalidity != seen.uidvalidity:
+        return Begin()
+    checkpoint, heard = mirror.checkpoint, seen.heard
+    if heard.numbers:
+        return ResolveNumbers(heard.numbers)
+    if seen.fresh and seen.uidnext is not None and seen.uidnext < checkpoint.high:
+        # RFC 9051 section 2.3.1.1 forbids it; servers that lost their index do it all the same.
+        return Rewind(seen.uidnext)
+    if heard.exists or (seen.fresh and (seen.uidnext is None or seen.uidnext > checkpoint.high)):
+        return FetchNew(checkpoint.high) if _are_few(mirror, seen) else ListNew(checkpoint.high)
+    if changed := (heard.uids & UidSet.range(1, checkpoint.high - 1)) - checkpoint.in_holes:
+        return CompareFlags(changed)
+    if heard.expunged or _miscounted(mirror, seen):
+        return CompareUids()
+    if heard.any_flags or seen.flags_due:
+        return CompareFlags(None)
+    if seen.newest_flags_due:
+        return CompareFlags(None, newest=True)
+    return _missing(mirror, seen)
+
+
+def _are_few(mirror: Standing, seen: Seen) -> bool:
+    """Tell whether what is new may be fetched without a listing: few messages, and no older ones waiting."""
+    if mirror.checkpoint.holes:
+        return False
+    if seen.fresh:
+        return seen.uidnext is not None and seen.uidnext - mirror.checkpoint.high <= FEW
+    return seen.heard.rose <= FEW
+
+
+def _miscounted(mirror: Standing, seen: Seen) -> bool:
+    mirrored = mirror.alive + len(mirror.quarantine)
+    return not mirror.checkpoint.holes and seen.exists != mirrored and seen.counted != (seen.exists, mirrored)
+
+
+def _missing(mirror: Standing, seen: Seen) -> Step | None:
+    if mirror.checkpoint.holes:
+        return FillHole(mirror.checkpoint.holes[0])
+    if mirror.parts:
+        return ContinueBody(Uid(mirror.parts.last))
+    if mirror.older_alive:
+        return ForgetOlder()
+    if seen.now is not None:
+        due = [uid for uid, quarantine in mirror.quarantine if quarantine.next_try <= seen.now]
+        if due:
+            return Retry(UidSet.from_uids(due))
+    return None
+
+
+def after(step: Step, seen: Seen) -> Seen:
+    """Return what is still to be looked into once *step* was carried out."""
+    match step:
+        case ResolveNumbers():
+            return replace(seen, heard=replace(seen.heard, numbers=frozenset()))
+        case FetchNew() | ListNew():
+            return replace(seen, fresh=False, heard=replace(seen.heard, exists=False, rose=0))
+        case Rewind():
+            return replace(seen, fresh=False)
+        case CompareFlags(uids=None, newest=newest):
+            heard = seen.heard if newest else replace(seen.heard, any_flags=False)
+            return replace(seen, heard=heard, newest_flags_due=False, flags_due=seen.flags_due and newest)
+        case CompareFlags():
+            return replace(seen, heard=replace(seen.heard, uids=UidSet()))
+        case CompareUids():
+            return replace(seen, heard=replace(seen.heard, expunged=False))
+        case Begin():
+            # All of it is one hole now, to be fetched as it is; only what came after the EXAMINE is not in it.
+            news = Heard(exists=seen.heard.exists, rose=seen.heard.rose)
+            return replace(seen, fresh=False, heard=news, flags_due=False, newest_flags_due=False)
+        case _:
+            return seen

@@ -1,0 +1,111 @@
+"""What the server has said of the selected mailbox: its numbers, and the hints that came unasked.
+
+A hint never changes the mirror; it only says where to look. EXISTS is news whatever its number is (one expunge and
+one arrival give the same count). EXPUNGE n and FETCH n speak in sequence numbers, which every later EXPUNGE shifts:
+the numbers kept here are shifted along, so that they mean the same messages when they are asked about.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from idlepush.imap.responses import Exists, Expunge, Fetch, Untagged, Vanished
+from idlepush.imap.types import MailboxName, ModSeq, Uid, UidValidity
+from idlepush.imap.uidset import UidSet
+
+# More sequence numbers than this heard before they could be asked about are not worth keeping one by one.
+_MOST_NUMBERS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Hints: what was said unasked, or beside what was asked, and has not been looked into yet."""
+
+    exists: bool = False
+    rose: int = 0
+    """By how many messages EXISTS has risen."""
+    expunged: bool = False
+    numbers: frozenset[int] = frozenset()
+    """Sequence numbers of FETCH heard without UID."""
+    uids: UidSet = UidSet()
+    """UIDs of FETCH heard with UID."""
+    any_flags: bool = False
+    """Flags changed, of messages that can no longer be named."""
+
+    def __bool__(self) -> bool:
+        return self != _SILENCE
+
+
+_SILENCE: Final = Heard()
+
+
+@dataclass(slots=True)
+class View:
+    """The selected mailbox, as of all that was said so far."""
+
+    mailbox: MailboxName
+    uidvalidity: UidValidity
+    uidnext: Uid | None
+    """As EXAMINE said; it is not raised by what is heard later."""
+    exists: int
+    highestmodseq: ModSeq | None = None
+    heard: Heard = _SILENCE
+
+    def hear(self, said: Untagged) -> bool:
+        """Take *said* in; True if it is a hint."""
+        match said:
+            case Exists(count):
+                rose = self.heard.rose + max(0, count - self.exists)
+                self.exists = count
+                self.heard = replace(self.heard, exists=True, rose=rose)
+            case Expunge(number):
+                self.exists = max(0, self.exists - 1)
+                self.heard = replace(self.heard, expunged=True, numbers=_shifted(self.heard.numbers, number))
+            case Vanished(uids, earlier):
+                if not earlier:
+                    self.exists = max(0, self.exists - len(uids))
+                self.heard = replace(self.heard, expunged=True, numbers=frozenset(), any_flags=self._numbers_are_lost())
+            case Fetch(uid=None):
+                numbers = self.heard.numbers | {said.number}
+                if len(numbers) > _MOST_NUMBERS:
+                    self.heard = replace(self.heard, numbers=frozenset(), any_flags=True)
+                else:
+                    self.heard = replace(self.heard, numbers=numbers)
+            case Fetch(uid=uid) if uid is not None:
+                self.heard = replace(self.heard, uids=self.heard.uids | UidSet.of(uid))
+            case _:
+                return False
+        return True
+
+    def take(self) -> Heard:
+        """Return the hints and forget them: the caller looks into them now."""
+        heard, self.heard = self.heard, _SILENCE
+        return heard
+
+    def reselected(self, fresh: "View") -> None:
+        """Go on as *fresh*, a new EXAMINE of the same mailbox; what was heard before it is still to be looked into."""
+        lost = self._numbers_are_lost()
+        self.uidvalidity, self.uidnext, self.exists = fresh.uidvalidity, fresh.uidnext, fresh.exists
+        self.highestmodseq = fresh.highestmodseq
+        self.heard = replace(self.heard, numbers=frozenset(), any_flags=lost)
+
+    def _numbers_are_lost(self) -> bool:
+        return self.heard.any_flags or bool(self.heard.numbers)
+
+
+def merged(one: Heard, other: Heard) -> Heard:
+    """Return both; *other* was heard later, and its expunges came behind *one*'s numbers."""
+    if not other:
+        return one
+    shifted = other.expunged and bool(one.numbers)
+    return Heard(
+        exists=one.exists or other.exists,
+        rose=one.rose + other.rose,
+        expunged=one.expunged or other.expunged,
+        numbers=other.numbers if shifted else one.numbers | other.numbers,
+        uids=one.uids | other.uids,
+        any_flags=one.any_flags or other.any_flags or shifted,
+    )
+
+
+def _shifted(numbers: frozenset[int], expunged: int) -> frozenset[int]:
+    return frozenset(number - (number > expunged) for number in numbers if number != expunged)
