@@ -443,7 +443,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         await self._settle_idle_request()
         wake.tell(self._stirred.set)
         is_due = asyncio.Event()  # not a comparison of clocks: a timer may fire a clock's resolution too early
-        timer = self.loop.call_later(at_most, lambda: (is_due.set(), self._stirred.set()))
+        timer = self.loop.call_later(at_most, self._come_due, is_due)
         try:
             while True:
                 if self.failure is not None:
@@ -461,6 +461,10 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         finally:
             wake.tell(None)
             timer.cancel()
+
+    def _come_due(self, is_due: asyncio.Event) -> None:
+        is_due.set()
+        self._stirred.set()
 
     def _transmit_idle(self) -> _Exchange:
         (exchange,) = self._transmit([Ask(idle())])

@@ -316,7 +316,7 @@ async def read_secret(source: SecretSource, environment: Mapping[str, str]) -> S
     raise SecretUnreadable(f"the secret could not be read: {source.place} {trouble}")
 
 
-class _Nothing(Exception):  # noqa: N818 - never leaves this module; it carries the end of a sentence
+class _Nothing(Exception):
     """The place gave nothing usable."""
 
 

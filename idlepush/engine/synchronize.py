@@ -630,10 +630,10 @@ class Look:
         new: Sequence[NewMessage] = (),
         slices: Sequence[BodySlice] = (),
         flags: Mapping[Uid, Flags] | None = None,
-        expunged: UidSet = UidSet(),  # noqa: B008 - immutable
+        expunged: UidSet = UidSet(),
         quarantined: Mapping[Uid, Quarantine] | None = None,
-        released: UidSet = UidSet(),  # noqa: B008 - immutable
-        accounted: UidSet = UidSet(),  # noqa: B008 - immutable
+        released: UidSet = UidSet(),
+        accounted: UidSet = UidSet(),
         holes: tuple[Hole, ...] = (),
         high: Uid | None = None,
         rewind: bool = False,

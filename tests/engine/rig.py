@@ -1,4 +1,4 @@
-"""A whole account in one event loop: engine, in-memory store and a server of our own, without sockets, in virtual time."""
+"""A whole account in one event loop: engine, in-memory store and a fake server, without sockets, in virtual time."""
 
 import asyncio
 import hashlib
@@ -149,7 +149,7 @@ class Rig:
             here = {
                 row.id: frozenset(row.flags) async for row in self.store.messages("alice", MailboxName.from_text(name))
             }
-            assert {id: flags for id, (mailbox, flags) in live.items() if mailbox == name} == here
+            assert {key: flags for key, (mailbox, flags) in live.items() if mailbox == name} == here
 
 
 def replayed(log: list[Event]) -> Mapping[str, tuple[str, frozenset[str]]]:
@@ -168,7 +168,7 @@ def replayed(log: list[Event]) -> Mapping[str, tuple[str, frozenset[str]]]:
             case EventType.MESSAGE_EXPUNGED:
                 del live[str(event.id)]
             case EventType.MAILBOX_GONE:
-                live = {id: at for id, at in live.items() if at[0] != event.mailbox}
+                live = {key: at for key, at in live.items() if at[0] != event.mailbox}
             case _:
                 pass
     return live

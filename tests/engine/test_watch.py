@@ -46,7 +46,7 @@ async def test_the_newest_mail_of_a_backlog_comes_first() -> None:
     rig = Rig(fake)
     async with rig.running():
         await rig.becomes_equal()
-    uids = [event.uid for event in await rig.events() if event.type is EventType.MESSAGE_NEW]
+    uids = [event.uid or 0 for event in await rig.events() if event.type is EventType.MESSAGE_NEW]
     assert uids == sorted(uids, reverse=True)
 
 
