@@ -57,6 +57,8 @@ CLOCK_RESOLUTION: Final = 0.002
 NEXT_ADDRESS: Final = 5.0
 MOST_ADDRESSES: Final = 8
 """Of one host: more are a mistake, or somebody's trick to keep us busy."""
+MAX_LINE: Final = 2 * 1024 * 1024
+"""Octets of one response without its literals. Parsing more of a hostile one would hold the loop, and every account."""
 SLOWEST: Final = 8192
 """Octets a second: a server slower than this over a whole command has failed, however steadily it trickles."""
 
@@ -187,7 +189,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         self.octets_received = 0
         self._silence = silence
         self._max_literal = max_literal
-        self._framer = Framer(max_literal=max_literal)
+        self._framer = self._new_framer()
         self._exchanges: dict[str, _Exchange] = {}
         self._greeting: asyncio.Future[Condition] = self.loop.create_future()
         self._idle = Idle.OFF
@@ -196,6 +198,9 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         self._heard_at = self.loop.time()
         self._closing = False
         self._gone = asyncio.Event()
+
+    def _new_framer(self) -> Framer:
+        return Framer(max_line=MAX_LINE, max_literal=self._max_literal)
 
     # What the event loop calls
 
@@ -221,7 +226,9 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             for index, frame in enumerate(frames):
                 self._receive(parse(frame))
                 if self._framer_is_stale(rest=len(frames) - index - 1):
-                    break
+                    return
+            if self._framer.error is not None:
+                self._fail(self._framer.error)
         except IdlepushError as error:
             self._fail(error)
         except Exception as bug:  # a bug of ours must fail those who wait, not vanish in the event loop's log
@@ -501,7 +508,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             raise failure from None
         if self.failure is not None:
             raise self.failure
-        self._framer = Framer(max_literal=self._max_literal)
+        self._framer = self._new_framer()
         with translated(self.endpoint):
             plain = self.transport
             transport = await self.loop.start_tls(

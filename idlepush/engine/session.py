@@ -54,7 +54,7 @@ FLAGS: Final = "(UID FLAGS)"
 WHOLE: Final = f"(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[]<0.{SLICE}>)"
 HEADER: Final = f"(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER]<0.{SLICE}>)"
 _STATUS_ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
-_OCTETS_OF_A_LINE: Final = 200
+_SEARCH_WINDOW: Final = 150_000
 _MOST_CHALLENGES: Final = 10
 
 
@@ -333,9 +333,17 @@ class Session:
 
         esearch = "ESEARCH" in self.capabilities or "IMAP4REV2" in self.capabilities
         # One after the other: an untagged SEARCH does not say which command it answers.
-        for spelled in uids.spelled():
-            await self._connection.run(Ask(commands.uid_search(spelled, esearch=esearch), claim))
+        for window in [uids] if esearch else self._search_windows(uids):
+            for spelled in window.spelled():
+                await self._connection.run(Ask(commands.uid_search(spelled, esearch=esearch), claim))
         return found & uids
+
+    def _search_windows(self, uids: UidSet) -> Iterable[UidSet]:
+        """Cut *uids* so that no answer, which names each UID, is longer than a line may be."""
+        view = self.view
+        if view is None or view.exists <= _SEARCH_WINDOW or view.uidnext is None:
+            return [uids]
+        return [*uids.below(view.uidnext).chunks(_SEARCH_WINDOW), uids.above(view.uidnext - 1)]
 
     async def noop(self) -> None:
         """Give the server an opportunity to speak."""

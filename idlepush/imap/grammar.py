@@ -170,6 +170,11 @@ class _Reader:
         where = excerpt(self._text[self._at :]) if self._at < len(self._text) else "its end"
         return RemoteProtocolError(f"the server sent a response that makes no sense from {where} on")
 
+    def _spend(self) -> None:
+        self._budget -= 1
+        if self._budget < 0:
+            raise RemoteProtocolError(f"the server sent a response of more than {MAX_VALUES} values")
+
     def skip(self) -> None:
         """Pass over spaces; there is one where there should be one, some servers send two."""
         if self._text[self._at : self._at + 1] == b" ":
@@ -231,9 +236,7 @@ class _Reader:
             opened[-1].append(value)
 
     def _one(self, opened: list[list[Value]]) -> object:
-        self._budget -= 1
-        if self._budget < 0:
-            raise RemoteProtocolError(f"the server sent a response of more than {MAX_VALUES} values")
+        self._spend()
         self.skip()
         literal = self.literal()
         if literal is not None:
@@ -301,6 +304,7 @@ class _Reader:
 
     def item_name(self) -> bytes:
         """Take the name of a FETCH item, in capitals."""
+        self._spend()
         self.skip()
         name = self.match(_ITEM_NAME)
         if name is None or len(name[0]) > 100:
@@ -451,8 +455,6 @@ def _fetch(number: int, reader: _Reader) -> Fetch:
             bodies.append(BodySection(_WHOLE[name], None, reader.string()))
         elif not items.take(name, reader):
             others[name.decode("ascii")] = reader.value()
-        if len(bodies) + len(others) > MAX_VALUES:
-            raise RemoteProtocolError(f"the server sent a FETCH of more than {MAX_VALUES} items")
     reader.end()
     return Fetch(
         number,

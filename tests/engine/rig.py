@@ -26,6 +26,11 @@ EPOCH = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
 Row = tuple[frozenset[str], int, str | None]
 
 
+def virtual_now() -> datetime:
+    """Return the moment, by the loop's clock."""
+    return EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+
+
 class Rig:
     """One account against *fake*; `dice` is what every pause is multiplied by."""
 
@@ -33,7 +38,7 @@ class Rig:
         self, fake: FakeImap, *, store: Store | None = None, dice: float = 0.5, environment: Any = None, **settings: Any
     ) -> None:
         self.fake = fake
-        self.now: Callable[[], datetime] = lambda: EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+        self.now: Callable[[], datetime] = virtual_now
         self.store = store or MemoryStore(clock=self.now)
         self.seen: list[Observation] = []
         self.dials = 0

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idlepush.errors import LocalProtocolError
@@ -156,6 +156,7 @@ def read_by_a_server(parts: tuple[bytes, ...]) -> tuple[bytes, list[bytes]]:
     | st.text('"\\\r\n{}ab ü3', max_size=20),
     st.sampled_from(Literals),
 )
+@settings(deadline=None)
 def test_no_user_name_or_password_can_break_out_of_login(text: str, literals: Literals) -> None:
     words, strings = read_by_a_server(commands.login(text, text[::-1], literals).wire("a1"))
     assert words == b"a1 LOGIN  "
@@ -163,6 +164,7 @@ def test_no_user_name_or_password_can_break_out_of_login(text: str, literals: Li
 
 
 @given(st.binary(max_size=30).filter(lambda raw: b"\0" not in raw), st.sampled_from(Literals))
+@settings(deadline=None)
 def test_no_mailbox_name_can_break_out_of_a_command(raw: bytes, literals: Literals) -> None:
     name = MailboxName(raw)
     words, strings = read_by_a_server(commands.examine(name, literals=literals).wire("a1"))
@@ -174,6 +176,7 @@ def test_no_mailbox_name_can_break_out_of_a_command(raw: bytes, literals: Litera
 
 
 @given(st.text(max_size=12))
+@settings(deadline=None)
 def test_words_and_items_hold_nothing_but_themselves(text: str) -> None:
     builders: list[Callable[[], Command]] = [
         lambda: commands.enable(text),
@@ -335,6 +338,7 @@ def test_a_user_name_cannot_forge_an_oauth_field(user: str) -> None:
 
 
 @given(st.text("hunter2", min_size=6, max_size=12), st.booleans())
+@settings(deadline=None)
 def test_a_secret_is_never_shown(secret: str, initial: bool) -> None:
     for command in (
         commands.login("u", secret + "é"),

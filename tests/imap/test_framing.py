@@ -61,7 +61,7 @@ streams = st.lists(pieces | st.binary(max_size=6), max_size=30).map(b"".join)
 
 
 @given(streams, st.lists(st.integers(0, 10_000), max_size=12))
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 def test_any_split_of_the_stream_gives_the_same_responses_and_the_same_error(stream: bytes, cuts: list[int]) -> None:
     whole = frames_of([stream])
     assert frames_of(split(stream, cuts)) == whole
@@ -69,6 +69,7 @@ def test_any_split_of_the_stream_gives_the_same_responses_and_the_same_error(str
 
 
 @given(streams)
+@settings(deadline=None)
 def test_frames_and_what_is_pending_hold_every_octet_but_line_ends_and_announcements(stream: bytes) -> None:
     framer = Framer(**LIMITS)
     frames, error = frames_of([stream], framer)
@@ -235,6 +236,14 @@ def test_a_literal_that_drips_is_not_copied_for_each_drop() -> None:
     for _ in range(16777216 // 32):
         framer.feed(drop)
     assert framer.feed(b"\r\n") == [Frame((b"* X ", b""), (drop * (16777216 // 32),))]
+
+
+@pytest.mark.parametrize("size", [100, 4095, 4096, 70_000])
+def test_a_literal_is_put_together_from_pieces_of_any_size(size: int) -> None:
+    body = bytes(range(256)) * 1200
+    stream = b"* X {%d}\r\n%b\r\n" % (len(body), body)
+    reads = [stream[at : at + size] for at in range(0, len(stream), size)]
+    assert frames_of(reads, Framer()) == ([Frame((b"* X ", b""), (body,))], None)
 
 
 def test_a_line_that_drips_is_not_searched_again_for_each_drop() -> None:

@@ -1,7 +1,7 @@
 """Flags, mailbox names, and the texts of strangers."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from idlepush.imap.types import MailboxName, decode_mutf7, encode_mutf7, excerpt, flags_of, printable, same_flags
@@ -47,6 +47,7 @@ def test_a_name_in_no_valid_spelling_is_shown_as_it_stands(raw: bytes, text: str
 
 
 @given(texts)
+@settings(deadline=None)
 def test_every_name_survives_the_wire(text: str) -> None:
     raw = encode_mutf7(text)
     assert decode_mutf7(raw) == text
@@ -54,6 +55,7 @@ def test_every_name_survives_the_wire(text: str) -> None:
 
 
 @given(st.binary() | st.text("&AJjo,-/+=U", max_size=12).map(str.encode))
+@settings(deadline=None)
 def test_reading_a_name_is_total_and_never_makes_two_names_one(raw: bytes) -> None:
     text = decode_mutf7(raw)
     text.encode()
@@ -82,6 +84,7 @@ def test_flags_are_compared_without_case() -> None:
 
 
 @given(st.text(), st.integers(0, 50))
+@settings(deadline=None)
 def test_printable_text_moves_no_cursor_and_is_utf_8(text: str, limit: int) -> None:
     shown = printable(text, limit)
     assert len(shown) <= limit
@@ -95,6 +98,7 @@ def test_printable_text_keeps_what_people_write() -> None:
 
 
 @given(st.binary())
+@settings(deadline=None)
 def test_an_excerpt_is_short_and_printable_ascii(octets: bytes) -> None:
     shown = excerpt(octets)
     assert shown[0] + shown[-1] == "“”"

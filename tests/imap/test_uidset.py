@@ -24,6 +24,7 @@ def is_normal(one: UidSet) -> bool:
 
 
 @given(few, few)
+@settings(deadline=None)
 def test_it_is_a_set(one: set[int], other: set[int]) -> None:
     mine, theirs = UidSet.from_uids(one), UidSet.from_uids(other)
     assert set(mine) == one
@@ -41,12 +42,14 @@ def test_it_is_a_set(one: set[int], other: set[int]) -> None:
 
 
 @given(wide, wide)
+@settings(deadline=None)
 def test_every_operation_leaves_sorted_disjoint_ranges(one: UidSet, other: UidSet) -> None:
     for made in (one, one | other, one & other, one - other, one.below(10**9), one.above(10**9), one.newest(10**9)):
         assert is_normal(made)
 
 
 @given(wide, wide)
+@settings(deadline=None)
 def test_the_laws_of_sets_hold_without_counting_through_them(one: UidSet, other: UidSet) -> None:
     assert (one - other) | (one & other) == one
     assert not (one - other) & other
@@ -55,6 +58,7 @@ def test_the_laws_of_sets_hold_without_counting_through_them(one: UidSet, other:
 
 
 @given(wide)
+@settings(deadline=None)
 def test_what_is_spelled_is_read_back(one: UidSet) -> None:
     if one:
         assert UidSet.parse(str(one)) == one
@@ -62,11 +66,13 @@ def test_what_is_spelled_is_read_back(one: UidSet) -> None:
 
 
 @given(st.lists(st.integers(1, 60)))
+@settings(deadline=None)
 def test_order_repetition_and_overlap_do_not_matter(listed: list[int]) -> None:
     assert UidSet.from_ranges((uid, uid) for uid in listed) == UidSet.from_uids(listed) == UidSet.from_uids(set(listed))
 
 
 @given(few, st.integers(1, 9))
+@settings(deadline=None)
 def test_chunks_are_of_that_size_and_together_the_set(uids_of: set[int], count: int) -> None:
     whole = UidSet.from_uids(uids_of)
     ascending = sorted(uids_of)
@@ -78,12 +84,13 @@ def test_chunks_are_of_that_size_and_together_the_set(uids_of: set[int], count: 
 
 
 @given(few, st.integers(0, 70))
+@settings(deadline=None)
 def test_the_newest_are_the_largest(uids_of: set[int], count: int) -> None:
     assert list(UidSet.from_uids(uids_of).newest(count)) == sorted(uids_of)[max(0, len(uids_of) - count) :]
 
 
 @given(wide | few.map(UidSet.from_uids), st.integers(LONGEST_RANGE, 60))
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 def test_spellings_are_short_and_together_the_set(one: UidSet, octets: int) -> None:
     spellings = list(one.spelled(octets))
     assert all(0 < len(spelling) <= octets for spelling in spellings)

@@ -351,7 +351,7 @@ class Dovecot:
             served = len(raw) + raw.count(b"\n") - raw.count(b"\r\n")
             name = f"{_MAILDIR_EPOCH}.M{self._maildir_names:07d}.idlepush,S={len(raw)},W={served}:2,"
             descriptor = os.open(cur / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with open(descriptor, "wb", buffering=0) as file:  # noqa: PTH123 a descriptor, not a path
+            with os.fdopen(descriptor, "wb", buffering=0) as file:
                 os.fchown(descriptor, self._mail_uid, self._mail_gid)
                 file.write(raw)
             count += 1

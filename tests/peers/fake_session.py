@@ -70,7 +70,7 @@ class _Idle:
     timers: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
 
 
-class _Refusal(Exception):  # noqa: N818 it is an answer, not an error
+class _Refusal(Exception):
     """The command is completed with this text."""
 
 

@@ -9,7 +9,7 @@ MAX_NUMBER = 2**32 - 1
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|([()])|([^\s()"]+)', re.DOTALL)
 
 
-class BadSyntax(Exception):  # noqa: N818 it is what the server answers, not what went wrong here
+class BadSyntax(Exception):
     """The command cannot be understood: BAD."""
 
 

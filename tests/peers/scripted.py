@@ -152,7 +152,7 @@ def _parse_step(number: int, text: str) -> Step:
     raise ValueError(f"line {number} of the transcript is none: {text}")
 
 
-class _Mismatch(Exception):  # noqa: N818 it is a finding about the client
+class _Mismatch(Exception):
     """The client did something else than the transcript says."""
 
 

@@ -93,7 +93,7 @@ def test_a_mail_without_a_header_has_none(raw: bytes) -> None:
         pytest.param(b"Subject: =?utf-8?B?w6k?= x", "é x", id="base64 without padding"),
         pytest.param(b"Subject: =?utf-8?B?w6k=4?=", "é", id="base64 with too much"),
         pytest.param(b"Subject: =?utf-8?B?4?=", None, id="base64 of nothing"),
-        pytest.param(b"Subject: =?utf-8?Q?=ZZ=?=", "=ZZ=", id="broken quoted-printable"),
+        pytest.param(b"Subject: =?utf-8?Q?=ZZ=?=", "=ZZ", id="broken quoted-printable"),
         pytest.param(b"Subject: =?utf-8?Q?=FF?=", "�", id="not the charset it says"),
         pytest.param(b"Subject: =?x-no-such?Q?=E9t=E9?=", "été", id="an unknown charset"),
         pytest.param(b"Subject: =?us-ascii?Q?caf=C3=A9?=", "café", id="ASCII that is none"),
@@ -278,6 +278,7 @@ def test_the_header_ends_with_its_blank_line(raw: bytes, header: bytes) -> None:
 
 
 @given(st.integers(4080, 4110), st.sampled_from([b"\r\n\r\n", b"\n\n", b"\n\r\n"]))
+@settings(deadline=None)
 def test_the_blank_line_is_found_wherever_the_windows_of_the_search_meet(size: int, blank: bytes) -> None:
     header = b"A: " + b"x" * size + blank
     assert header_of(header + b"body" + blank) == header
@@ -333,7 +334,7 @@ def shown(headers: Headers) -> list[str | None]:
 
 
 @given(st.lists(words | st.binary(max_size=8), max_size=40).map(b"".join))
-@settings(max_examples=500)
+@settings(max_examples=500, deadline=None)
 def test_any_octets_have_headers_that_can_be_stored_and_shown(raw: bytes) -> None:
     headers = headers_of(raw)
     for text in shown(headers):
@@ -346,6 +347,7 @@ def test_any_octets_have_headers_that_can_be_stored_and_shown(raw: bytes) -> Non
 
 
 @given(st.sampled_from(["From", "To"]), st.lists(st.sampled_from('<>()",;:@\\ a=?q.'), max_size=20).map("".join))
+@settings(deadline=None)
 def test_no_two_parts_of_an_address_are_both_missing(name: str, field: str) -> None:
     headers = headers_of(f"{name}: {field}\r\n\r\n".encode())
     assert all(one.name or one.address for one in (*headers.sender, *headers.to))
