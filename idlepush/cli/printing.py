@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from idlepush.sync.events import Json
-from idlepush.telemetry.logs import printable
+from idlepush.telemetry.text import printable
 
 
 def complain(reason: str) -> None:

@@ -33,6 +33,7 @@ from idlepush.engine.observations import (
     Timed,
     Woken,
 )
+from idlepush.telemetry.text import printable
 
 LEVELS: Final[Mapping[type[Observation], int]] = {
     Timed: logging.DEBUG,
@@ -54,7 +55,6 @@ LEVELS: Final[Mapping[type[Observation], int]] = {
 """All others are INFO."""
 
 _TROUBLED: Final = frozenset({"throttled", "backing_off", "parked"})
-_LONGEST: Final = 2000
 
 
 def configure(level: int, stream: TextIO = sys.stderr) -> None:
@@ -125,8 +125,3 @@ def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappi
         elif isinstance(value, str):
             event[key] = printable(value)
     return event
-
-
-def printable(text: str) -> str:
-    """Return *text* with everything that is not printable as a space, and bounded."""
-    return "".join(letter if letter.isprintable() else " " for letter in text[:_LONGEST])
