@@ -1,17 +1,21 @@
 """Judge what a FETCH brought: a message that can be stored, or the reason why it cannot (`sync.md`, Check).
 
 Nothing is stored as whole that was not: NIL, an empty body, a body that is not as long as the server says, are not
-the message. Five servers answer in five ways for a message that was expunged just now (`faults.md`, b9); whether it
+the message (an empty mail is believed when it is empty twice). Five servers answer in five ways for a message that was expunged just now (`faults.md`, b9); whether it
 is still there at all is for the presence check to say, not for this.
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from idlepush.imap.responses import BodySection, Fetch
 from idlepush.imap.types import Uid
 from idlepush.sync.changes import NewMessage
 from idlepush.sync.events import FoundBy
 from idlepush.sync.message import fingerprint, header_of, headers_of
+
+
+_EMPTY: Final = (0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,12 +51,13 @@ def judge(
         return Unusable("the server leaves it out")
     if said.flags is None or said.size is None:
         return Unusable("the server does not tell its flags and size")
-    if said.size == 0:
-        return Unusable("the server says that it is empty")
     section = _section(said)
-    if section is None or not section.data:
+    if section is None or section.data is None or (said.size > 0 and not section.data):
         return Unusable("the server gives no text for it")
     data = section.data
+    if not data and doubt != _EMPTY:
+        # What was expunged just now may look like this; a mail that really is empty still does when asked again.
+        return Unusable("the server says that it is empty", _EMPTY)
     whole = section.section == "" and (section.origin is None or len(data) < rules.slice)
     if whole and len(data) != said.size and doubt != (said.size, len(data)):
         return Unusable(f"it has {len(data)} octets where {said.size} were announced", (said.size, len(data)))

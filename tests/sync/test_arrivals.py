@@ -59,6 +59,14 @@ def test_what_is_not_the_message_is_not_taken_for_it(fetch: Fetch | None) -> Non
     assert isinstance(judged(fetch), Unusable)
 
 
+def test_a_mail_that_is_empty_twice_is_an_empty_mail() -> None:
+    first = judged(said(b"", size=0))
+    assert isinstance(first, Unusable)
+    second = judged(said(b"", size=0), doubt=first.doubt)
+    assert isinstance(second, NewMessage)
+    assert (second.body, second.complete) == (b"", True)
+
+
 def test_a_size_that_disagrees_twice_alike_is_believed() -> None:
     first = judged(said(size=3))
     assert isinstance(first, Unusable)
