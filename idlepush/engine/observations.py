@@ -58,6 +58,14 @@ class StateChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Connecting:
+    """A session is about to be opened, as soon as the login limit allows it."""
+
+    event: ClassVar[str] = "session.opening"
+    account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connected:
     """A session was opened."""
 
@@ -114,6 +122,15 @@ class Woken:
     event: ClassVar[str] = "account.woken"
     account: str
     source: WakeSource
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """All is done: the session waits, `idling` or for the next poll."""
+
+    event: ClassVar[str] = "account.waiting"
+    account: str
+    idling: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,12 +260,14 @@ class StoreTrouble:
 
 Observation = (
     StateChanged
+    | Connecting
     | Connected
     | Disconnected
     | ConnectFailed
     | Restarting
     | BugFound
     | Woken
+    | Waiting
     | Timed
     | Looked
     | Mirrored

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+import anyio
+
 import idlepush
 from idlepush.engine.connection import Ask, Connection, Dial, Endpoint, IdleEnd, connect, dial_tcp
 from idlepush.engine.credentials import Secret
@@ -41,6 +43,7 @@ from idlepush.imap.responses import (
 )
 from idlepush.imap.types import MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
+from idlepush.sync.mailboxes import UNSELECTABLE
 from idlepush.sync.view import View
 
 SLICE: Final = 262_144
@@ -75,6 +78,8 @@ class Session:
         self.server: Mapping[str, str] = {}
         self.view: View | None = None
         self.alerts: list[str] = []
+        self.connect_seconds = 0.0
+        self.login_seconds = 0.0
         self._shows_no_uidnext = False
         self._connection = connection
         connection.unclaimed = self._heard
@@ -260,8 +265,8 @@ class Session:
             uidvalidity=_uidvalidity(answers.get("UIDVALIDITY")),
         )
 
-    async def list(self, pattern: str = "*") -> Sequence[ListEntry]:
-        """Return the mailboxes that match *pattern* (in the server's own spelling)."""
+    async def list(self, pattern: str | bytes = "*") -> Sequence[ListEntry]:
+        """Return the mailboxes that match *pattern*, a text or the server's own spelling."""
         found: list[ListEntry] = []
 
         def claim(said: Untagged) -> bool:
@@ -271,6 +276,14 @@ class Session:
 
         await self._connection.run(Ask(commands.list_("", pattern), claim))
         return found
+
+    async def lists(self, mailbox: MailboxName) -> bool:
+        """Tell whether the server lists *mailbox* as one that can be selected."""
+        return any(not entry.attributes & UNSELECTABLE for entry in await self.listed(mailbox))
+
+    async def listed(self, mailbox: MailboxName) -> Sequence[ListEntry]:
+        """Return what LIST says of this one mailbox."""
+        return [entry for entry in await self.list(mailbox.raw) if entry.name == mailbox]
 
     # Messages
 
@@ -516,13 +529,17 @@ async def open_session(
     Raises:
         Trouble: in one of its kinds; nothing is left open.
     """
+    begun = anyio.current_time()
     connection = await connect(
         endpoint, dial=dial, timeout=connect_timeout, silence=command_timeout, max_literal=MAX_LITERAL
     )
+    connected = anyio.current_time()
     session = Session(connection)
     try:
         await session.open(login)
     except BaseException:
         await connection.aclose()
         raise
+    session.connect_seconds = connected - begun
+    session.login_seconds = anyio.current_time() - connected
     return session

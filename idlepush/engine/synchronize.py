@@ -374,6 +374,7 @@ class Look:
         self, answers: Mapping[Uid, Fetch], present: UidSet, found_by: FoundBy, mirror: Mirror
     ) -> tuple[list[NewMessage], dict[Uid, str]]:
         """Return the messages that can be stored, oldest first, and the UIDs that are there but cannot, with why."""
+        begun = self.now()  # the loop's clock stands still while nothing is awaited
         messages: list[NewMessage] = []
         unusable: dict[Uid, str] = {}
         for uid in present:
@@ -388,6 +389,8 @@ class Look:
                     self.memory.doubts[uid] = verdict.doubt
             else:
                 messages.append(verdict)
+        seconds = max(0.0, (self.now() - begun).total_seconds())
+        self.observe(Timed(account=self.mailbox.account, phase=Phase.PARSE, seconds=seconds))
         return messages, unusable
 
     # The backlog

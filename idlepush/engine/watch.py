@@ -25,6 +25,7 @@ from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import choose_mailboxes, log_in
 from idlepush.engine.observations import (
     Connected,
+    Connecting,
     Disconnected,
     IdleDistrusted,
     IdleRenewed,
@@ -37,6 +38,7 @@ from idlepush.engine.observations import (
     State,
     StateChanged,
     Timed,
+    Waiting,
     WakeSource,
     Woken,
 )
@@ -140,14 +142,15 @@ class Watch:
             )
 
     async def _open(self) -> Session:
-        begun = anyio.current_time()
+        account, begun = self.settings.name, anyio.current_time()
+        self._around.observe(Connecting(account=account))
         session = await log_in(
             self.settings, self._around.environment, limit=self._around.logins, dial=self._around.dial
         )
         seconds = anyio.current_time() - begun
-        account = self.settings.name
         self._around.observe(Connected(account=account, endpoint=session.endpoint, seconds=seconds))
-        self._around.observe(Timed(account=account, phase=Phase.LOGIN, seconds=seconds))
+        self._around.observe(Timed(account=account, phase=Phase.CONNECT, seconds=session.connect_seconds))
+        self._around.observe(Timed(account=account, phase=Phase.LOGIN, seconds=session.login_seconds))
         return session
 
     async def _watch(self, session: Session) -> None:
@@ -268,7 +271,7 @@ class Watch:
 
     async def _lost(self, session: Session, name: MailboxName, unavailable: MailboxUnavailable) -> None:
         """A mailbox cannot be looked at: gone, if the server does not list it any more; else left alone until later."""
-        listed = [entry for entry in await session.list(name.raw.decode("ascii", "replace")) if entry.name == name]
+        listed = await session.listed(name)
         if not any(not entry.attributes & UNSELECTABLE for entry in listed):
             state = "unselectable" if listed else "gone"
             if name not in self._absent:
@@ -283,7 +286,9 @@ class Watch:
         now, settings = anyio.current_time(), self.settings
         renewal = mailboxes.examined_at + settings.idle_renew
         poll = mailboxes.polled_at + settings.poll_interval
-        if not self._idles(session):
+        idling = self._idles(session)
+        self._around.observe(Waiting(account=settings.name, idling=idling))
+        if not idling:
             woken = await self.wake.wait(at_most=max(0.0, poll - now))
             mailboxes.polled_at = anyio.current_time() if not mailboxes.others else mailboxes.polled_at
             await session.noop()

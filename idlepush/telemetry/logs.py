@@ -16,6 +16,7 @@ from idlepush.engine.observations import (
     Backfilling,
     BugFound,
     ConnectFailed,
+    Connecting,
     Disconnected,
     IdleDistrusted,
     IdleRenewed,
@@ -31,6 +32,7 @@ from idlepush.engine.observations import (
     StateChanged,
     StoreTrouble,
     Timed,
+    Waiting,
     Woken,
 )
 from idlepush.telemetry.text import printable
@@ -38,6 +40,8 @@ from idlepush.telemetry.text import printable
 LEVELS: Final[Mapping[type[Observation], int]] = {
     Timed: logging.DEBUG,
     Woken: logging.DEBUG,
+    Waiting: logging.DEBUG,
+    Connecting: logging.DEBUG,
     IdleRenewed: logging.DEBUG,
     Mirrored: logging.DEBUG,
     Disconnected: logging.DEBUG,
