@@ -14,6 +14,7 @@ import anyio
 from idlepush.engine.login import choose_mailboxes, log_in
 from idlepush.engine.session import LISTING, LONG_SLICE, SLICE, WHOLE, Session
 from idlepush.engine.settings import AccountSettings
+from idlepush.errors import MailboxUnavailable
 from idlepush.imap.responses import Fetch
 from idlepush.imap.types import MAX_UID, MailboxName, Uid, same_flags
 from idlepush.imap.uidset import UidSet
@@ -147,6 +148,13 @@ async def verify_account(
     session = await log_in(settings, environment)
     try:
         for name in await choose_mailboxes(session, settings.mailboxes):
-            yield await verify(session, reader, settings.name, name, deep=deep)
+            try:
+                yield await verify(session, reader, settings.name, name, deep=deep)
+            except MailboxUnavailable:
+                if await session.lists(name):
+                    raise
+                # Not there: then nothing of it may be here.
+                rows = {row.uid async for row in reader.messages(settings.name, name)}
+                yield Differences(settings.name, name.text, extra=rows)
     finally:
         await session.logout()
