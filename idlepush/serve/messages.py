@@ -1,0 +1,79 @@
+"""`/v1/messages`: the mirrored messages, a page, one, or the raw bytes of one."""
+
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Query
+from starlette.responses import Response, StreamingResponse
+
+from idlepush.imap.types import MailboxName
+from idlepush.serve.answers import Limit, answer, documented, documented_as, page
+from idlepush.serve.behind import Behind
+from idlepush.serve.problems import Problem
+from idlepush.serve.records import Message, MessagePage
+
+Id = Annotated[str, Path(max_length=64, description="The message's `id`.")]
+
+
+def routes(behind: Behind) -> APIRouter:
+    """Make the routes."""
+    router = APIRouter(tags=["messages"])
+    control, reader = behind.control, behind.reader
+
+    async def must_know(account: str) -> None:
+        if account not in control.accounts and account not in {row.name for row in await reader.accounts()}:
+            raise Problem(HTTPStatus.NOT_FOUND, "there is no such account")
+
+    @router.get("/v1/messages", responses=documented(MessagePage, 400, 404))
+    async def list_messages(
+        account: Annotated[str | None, Query(max_length=128, description="Only this account's.")] = None,
+        mailbox: Annotated[str | None, Query(max_length=1000, description="Only this mailbox's.")] = None,
+        after: Annotated[str | None, Query(max_length=64, description="The last page's `next`: an `id`.")] = None,
+        limit: Limit = 100,
+        newest: Annotated[bool, Query(description="By internal date, the newest first.")] = False,  # noqa: FBT002
+        expunged: Annotated[bool, Query(description="Those that are gone, instead.")] = False,  # noqa: FBT002
+    ) -> Response:
+        """List messages by account, mailbox and UID, or the newest first."""
+        if account is not None:
+            await must_know(account)
+        name = None if mailbox is None else MailboxName.from_text(mailbox)
+        # One more than is shown tells whether anything follows.
+        rows = reader.messages(account, name, limit=limit + 1, newest=newest, expunged=expunged, after=after)
+        try:
+            found = [row async for row in rows]
+        except KeyError:
+            raise Problem(HTTPStatus.BAD_REQUEST, "after: there is no such message any more; begin anew") from None
+        shown = found[:limit]
+        return page([row.record() for row in shown], shown[-1].id if len(found) > limit else None)
+
+    @router.get("/v1/messages/{id}", responses=documented(Message, 404))
+    async def show_message(id: Id) -> Response:
+        """Show one message, live or expunged."""
+        row = await reader.message(id)
+        if row is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "there is no such message")
+        return answer(row.record())
+
+    @router.get(
+        "/v1/messages/{id}/raw",
+        responses=documented_as("message/rfc822", "The message, byte for byte.", 404, binary=True),
+    )
+    async def raw_message(id: Id) -> Response:
+        """Stream the raw message."""
+        pieces = reader.raw(id)
+        try:
+            first = await anext(pieces, b"")
+        except KeyError:
+            raise Problem(HTTPStatus.NOT_FOUND, "there is no such message, or it is not mirrored whole") from None
+        # Only a name that exists comes this far, so nothing but letters and digits stands in the header.
+        headers = {"Content-Disposition": f'attachment; filename="{id}.eml"'}
+        return StreamingResponse(_with_first(first, pieces), headers=headers, media_type="message/rfc822")
+
+    return router
+
+
+async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    yield first
+    async for piece in others:
+        yield piece
