@@ -121,6 +121,7 @@ class AccountHealth:
     last_poll: datetime | None = None
     """The last look that was not for a push: at a poll, a renewal, a reconnect, or because an operator said so."""
     last_commit: datetime | None = None
+    last_look: datetime | None = None
     throttled_until: datetime | None = None
     """When the next try is, while throttled."""
     unwell_since: datetime | None = None
@@ -407,6 +408,7 @@ class Health:
             last_push=facts.last_push,
             last_poll=facts.last_poll,
             last_commit=facts.last_commit,
+            last_look=facts.looked_at,
             throttled_until=facts.throttled_until,
             unwell_since=facts.unwell_since,
             last_error=facts.last_error,
