@@ -111,6 +111,18 @@ class AccountRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRow:
+    """What people were told of an account: that it has been in trouble since then, or that the trouble is over."""
+
+    account: str
+    resolved: bool
+    since: datetime
+    told: datetime
+    failure_class: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MailboxRow:
     """A mailbox as it stands in the store."""
 
@@ -184,6 +196,10 @@ class Reader(Protocol):
         """Return every account ever stored, by name."""
         ...
 
+    async def alerts(self) -> Sequence[AlertRow]:
+        """Return the troubles that people were told of and not of their end, by account."""
+        ...
+
     async def mailboxes(self, account: str | None = None) -> Sequence[MailboxRow]:
         """Return mailboxes by account and name."""
         ...
@@ -224,6 +240,14 @@ class Store(Reader, Protocol):
 
     async def set_account(self, row: AccountRow) -> None:
         """Store the account's state; `account.state` is written where `state`, class or reason changed."""
+        ...
+
+    async def add_alerts(self, rows: Sequence[AlertRow]) -> None:
+        """Write an `account.alert` for each; a trouble is remembered until its end is added, or it is forgotten."""
+        ...
+
+    async def forget_alert(self, account: str) -> None:
+        """Remember no trouble of *account* any more: nobody will be told of its end."""
         ...
 
     async def sweep(self, sweep: Sweep) -> None:

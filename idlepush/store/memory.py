@@ -10,7 +10,7 @@ import anyio.lowlevel
 from idlepush.errors import StaleGeneration
 from idlepush.imap.types import Flags, MailboxName, Uid
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, Committed, MailboxRow, MessageRow, Mirror, Sweep
+from idlepush.store.base import AccountRow, AlertRow, Committed, MailboxRow, MessageRow, Mirror, Sweep
 from idlepush.store.memory_tables import Commit, Mailbox, Row, Tables
 from idlepush.store.spelling import number_of, span, utc
 from idlepush.sync.changes import ChangeSet
@@ -62,6 +62,19 @@ class MemoryStore:
         self._begin().account(row)
         self._announce()
 
+    async def add_alerts(self, rows: Sequence[AlertRow]) -> None:
+        """See `Store.add_alerts`."""
+        await anyio.lowlevel.checkpoint()
+        change = self._begin()
+        for row in rows:
+            change.alert(row)
+        self._announce()
+
+    async def forget_alert(self, account: str) -> None:
+        """See `Store.forget_alert`."""
+        await anyio.lowlevel.checkpoint()
+        self._tables.alerts.pop(account, None)
+
     async def sweep(self, sweep: Sweep) -> None:
         """See `Store.sweep`."""
         await anyio.lowlevel.checkpoint()
@@ -81,6 +94,7 @@ class MemoryStore:
         """See `Store.purge`."""
         await anyio.lowlevel.checkpoint()
         self._tables.accounts.pop(account, None)
+        self._tables.alerts.pop(account, None)
         for key in [key for key in self._tables.mailboxes if key[0] == account]:
             for generation in self._tables.mailboxes.pop(key).generations:
                 del self._tables.generations[generation.id]
@@ -163,6 +177,11 @@ class MemoryStore:
         """See `Reader.accounts`."""
         await anyio.lowlevel.checkpoint()
         return [row for _, row in sorted(self._tables.accounts.items())]
+
+    async def alerts(self) -> Sequence[AlertRow]:
+        """See `Reader.alerts`."""
+        await anyio.lowlevel.checkpoint()
+        return [row for _, row in sorted(self._tables.alerts.items())]
 
     async def mailboxes(self, account: str | None = None) -> Sequence[MailboxRow]:
         """See `Reader.mailboxes`."""

@@ -10,8 +10,9 @@ from datetime import datetime
 
 from idlepush.imap.types import Flags, MailboxName, Uid, same_flags
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, Committed, MessageRow
+from idlepush.store.base import AccountRow, AlertRow, Committed, MessageRow
 from idlepush.store.spelling import (
+    details_of_alert,
     details_of_move,
     details_of_new,
     details_of_state,
@@ -128,6 +129,7 @@ class Tables:
     """All that is stored."""
 
     accounts: dict[str, AccountRow] = field(default_factory=dict)
+    alerts: dict[str, AlertRow] = field(default_factory=dict)
     mailboxes: dict[tuple[str, MailboxName], Mailbox] = field(default_factory=dict)
     generations: dict[int, Generation] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)
@@ -200,6 +202,15 @@ class Commit:
         self._tables.accounts[row.name] = row
         if details is not None:
             self._write(Event(position=0, time=self._now, type=EventType.ACCOUNT_STATE, account=row.name), details)
+
+    def alert(self, row: AlertRow) -> None:
+        """Do what `Store.add_alerts` promises."""
+        if row.resolved:
+            self._tables.alerts.pop(row.account, None)
+        else:
+            self._tables.alerts[row.account] = replace(row, since=utc(row.since), told=utc(row.told))
+        event = Event(position=0, time=self._now, type=EventType.ACCOUNT_ALERT, account=row.account)
+        self._write(event, details_of_alert(row))
 
     def _begin(self, mailbox: Mailbox, begin: Begin) -> None:
         self._tables.last_generation += 1

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from idlepush.imap.types import Flags
-from idlepush.store.base import AccountRow
+from idlepush.store.base import AccountRow, AlertRow
 from idlepush.sync.changes import NewMessage
 from idlepush.sync.checkpoint import Hole
 from idlepush.sync.events import Json, rfc3339
@@ -90,6 +90,11 @@ def details_of_state(before: AccountRow | None, after: AccountRow) -> Mapping[st
         "class": after.failure_class,
         "reason": after.reason,
     }
+
+
+def details_of_alert(row: AlertRow) -> Mapping[str, Json]:
+    """What `account.alert` tells."""
+    return {"kind": "resolved" if row.resolved else "trouble", "class": row.failure_class, "reason": row.reason}
 
 
 def _standing(row: AccountRow) -> tuple[str, str | None, str | None]:

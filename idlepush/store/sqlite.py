@@ -18,8 +18,8 @@ import anyio
 import anyio.lowlevel
 
 from idlepush.imap.types import MailboxName
-from idlepush.store import sqlite_commit, sqlite_upkeep
-from idlepush.store.base import AccountRow, Committed, Sweep
+from idlepush.store import sqlite_alerts, sqlite_commit, sqlite_upkeep
+from idlepush.store.base import AccountRow, AlertRow, Committed, Sweep
 from idlepush.store.sqlite_open import (
     Lock,
     Migration,
@@ -67,6 +67,14 @@ class SqliteStore(SqliteReader):
     async def set_account(self, row: AccountRow) -> None:
         """See `Store.set_account`."""
         await self._writer.write(lambda transaction: sqlite_upkeep.set_account(transaction, row), urgent=True)
+
+    async def add_alerts(self, rows: Sequence[AlertRow]) -> None:
+        """See `Store.add_alerts`."""
+        await self._writer.write(lambda transaction: sqlite_alerts.add_alerts(transaction, rows))
+
+    async def forget_alert(self, account: str) -> None:
+        """See `Store.forget_alert`."""
+        await self._writer.write(lambda transaction: sqlite_alerts.forget_alert(transaction, account))
 
     async def sweep(self, sweep: Sweep) -> None:
         """See `Store.sweep`."""

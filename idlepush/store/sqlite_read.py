@@ -18,7 +18,8 @@ import anyio
 from idlepush.errors import StoreError
 from idlepush.imap.types import MAX_UID, Flags, MailboxName, Uid
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, MailboxRow, MessageRow, Mirror
+from idlepush.store import sqlite_alerts
+from idlepush.store.base import AccountRow, AlertRow, MailboxRow, MessageRow, Mirror
 from idlepush.store.spelling import number_of, span
 from idlepush.store.sqlite_bodies import chunk_at
 from idlepush.store.sqlite_listing import MESSAGES, ByAge, ByPlace, Listing, place_of
@@ -165,6 +166,10 @@ class SqliteReader:
     async def accounts(self) -> Sequence[AccountRow]:
         """See `Reader.accounts`."""
         return await self._ask(lambda db: [account_from(columns) for columns in db.execute(_ACCOUNTS)])
+
+    async def alerts(self) -> Sequence[AlertRow]:
+        """See `Reader.alerts`."""
+        return await self._ask(sqlite_alerts.alerts)
 
     async def mailboxes(self, account: str | None = None) -> Sequence[MailboxRow]:
         """See `Reader.mailboxes`."""

@@ -106,6 +106,7 @@ def purge_begin(transaction: Transaction, account: str) -> None:
     """Forget the account, and let go of its mailboxes: what is still on its way to them is stale from here on."""
     transaction.db.execute("UPDATE mailbox SET generation = NULL WHERE account = ?", (account,))
     transaction.db.execute("DELETE FROM account WHERE name = ?", (account,))
+    transaction.db.execute("DELETE FROM alert WHERE account = ?", (account,))
 
 
 def purge_step(transaction: Transaction, account: str) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from dataclasses import replace
 from datetime import timedelta
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 from idlepush.errors import StaleGeneration
 from idlepush.imap.types import MAX_UID, MailboxName, ModSeq, Uid
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, MailboxRow, Store, Sweep
+from idlepush.store.base import AccountRow, AlertRow, MailboxRow, Store, Sweep
 from idlepush.sync.checkpoint import Quarantine
 from idlepush.sync.events import DETAILS, EventType, FoundBy
 from idlepush.sync.message import Address, Headers
@@ -774,6 +775,44 @@ class Accounts:
             await store.set_account(AccountRow(name=name, state="starting", since=START))
 
         assert [one.name for one in await store.accounts()] == ["Zoë", "alice", "bob"]
+
+    async def test_a_trouble_that_people_were_told_of_is_remembered_until_its_end_is_told(
+        self, store: Store, clock: Clock
+    ) -> None:
+        alice = AlertRow(
+            account="alice",
+            resolved=False,
+            since=START,
+            told=clock.pass_by(minutes=2),
+            failure_class="network",
+            reason="refused",
+        )
+        bob = replace(alice, account="bob", failure_class=None, reason=None)
+        await store.add_alerts([bob, alice])
+        assert await store.alerts() == [alice, bob]
+
+        await store.add_alerts([replace(alice, resolved=True)])
+        assert await store.alerts() == [bob]
+
+        events = await store.events()
+        assert {one.type for one in events} == {EventType.ACCOUNT_ALERT}
+        assert [(one.account, one.details) for one in events] == [
+            ("bob", {"kind": "trouble", "class": None, "reason": None}),
+            ("alice", {"kind": "trouble", "class": "network", "reason": "refused"}),
+            ("alice", {"kind": "resolved", "class": "network", "reason": "refused"}),
+        ]
+
+    async def test_a_trouble_that_is_forgotten_is_not_told_of(self, store: Store) -> None:
+        told = [
+            AlertRow(account=account, resolved=False, since=START, told=START) for account in ("alice", "bob", "carol")
+        ]
+        await store.add_alerts(told)
+
+        await store.forget_alert("alice")
+        await store.forget_alert("nobody")
+        await store.purge("bob")
+        assert [one.account for one in await store.alerts()] == ["carol"]
+        assert await store.position() == 3
 
 
 class Listings:

@@ -9,6 +9,15 @@ CREATE TABLE account (
     details TEXT NOT NULL -- JSON object
 ) STRICT, WITHOUT ROWID;
 
+-- The troubles that people were told of and not of their end, so that a restart tells nobody twice.
+CREATE TABLE alert (
+    account TEXT PRIMARY KEY,
+    since   INTEGER NOT NULL,
+    told    INTEGER NOT NULL,
+    class   TEXT,
+    reason  TEXT
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE mailbox (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     account    TEXT NOT NULL,
