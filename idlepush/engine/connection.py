@@ -509,7 +509,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         if self.failure is not None:
             raise self.failure
         self._framer = self._new_framer()
-        with translated(self.endpoint):
+        with translated(self.endpoint), self._ended_by_failure():
             plain = self.transport
             transport = await self.loop.start_tls(
                 plain, self, context, server_hostname=self.endpoint.host, ssl_handshake_timeout=self._silence
@@ -518,6 +518,15 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             raise ConnectionLost("the server closed the connection in the TLS handshake")
         self.transport = transport
         self.state = aioimaplib.NONAUTH
+
+    @contextlib.contextmanager
+    def _ended_by_failure(self) -> Any:
+        """A handshake that fails ends the connection without telling its protocol (asyncio does, uvloop too)."""
+        try:
+            yield
+        except BaseException:
+            self._gone.set()
+            raise
 
     def check_pin(self) -> None:
         """Hold the certificate against the pinned one, if there is one; before any secret is sent."""

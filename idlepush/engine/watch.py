@@ -23,6 +23,7 @@ import anyio
 from idlepush.engine.connection import Dial, IdleEnd, dial_tcp
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import choose_mailboxes, log_in
+from idlepush.engine.look import Done, Look, Mailbox, Memory
 from idlepush.engine.observations import (
     Connected,
     Connecting,
@@ -44,7 +45,7 @@ from idlepush.engine.observations import (
 )
 from idlepush.engine.session import SLICE, MailboxStatus, Session
 from idlepush.engine.settings import AccountSettings
-from idlepush.engine.synchronize import Done, Look, Mailbox, Memory
+from idlepush.engine.synchronize import synchronize
 from idlepush.engine.wake import Wake
 from idlepush.errors import IdleTimedOut, MailboxUnavailable, Trouble
 from idlepush.imap.types import MailboxName
@@ -242,7 +243,7 @@ class Watch:
         newest_due = source is not WakeSource.PUSH and self._is_over(
             memory.newest_flags_at, self.settings.poll_interval
         )
-        done = await look.synchronize(fresh=fresh, flags_due=flags_due, newest_due=newest_due, patience=TURN)
+        done = await synchronize(look, fresh=fresh, flags_due=flags_due, newest_due=newest_due, patience=TURN)
         self._absent.discard(name)
         committed = done.first_commit_at
         self._around.observe(

@@ -67,6 +67,7 @@ class Service:
         done = subprocess.run(
             [sys.executable, "-m", "idlepush", *arguments, "-c", str(self.config)],
             capture_output=True,
+            check=False,
             timeout=120,
             env={**os.environ, **self.environment},
         )
@@ -114,7 +115,9 @@ def on_server(reader: imaplib.IMAP4, mailbox: str = "INBOX", *, bodies: bool = T
         if item is None:
             continue
         head, body = item if isinstance(item, tuple) else (item, b"")
-        uid, flags, size = (re.search(pattern, head) for pattern in (rb"UID (\d+)", rb"FLAGS \(([^)]*)\)", rb"SIZE (\d+)"))
+        uid, flags, size = (
+            re.search(pattern, head) for pattern in (rb"UID (\d+)", rb"FLAGS \(([^)]*)\)", rb"SIZE (\d+)")
+        )
         if uid is None or flags is None or size is None:
             continue
         kept = frozenset(flag for flag in flags[1].decode().split() if flag != "\\Recent")

@@ -14,7 +14,7 @@ from tests.peers.dovecot import PASSWORD, Dovecot
 from tests.peers.mails import mails
 
 SOON = 2.0
-"""Seconds from the last change until mirror and server are equal: the aim, printed; the test waits ten times as long."""
+"""Seconds from the last change until mirror and server are equal: the aim, printed; the test waits ten times that."""
 
 
 def configuration(server: Dovecot, *users: str, more: str = "") -> str:
@@ -72,7 +72,9 @@ def test_three_users_and_five_thousand_messages_are_mirrored_and_kept_equal(
         delivery.join()
         took = wait_until(lambda: not differing(running, dovecot, user), within=10 * SOON, what="equal again")
         with capsys.disabled():
-            print(f"\nequal {took:.1f} s after the last change, one comparison included (aim: {SOON} s)", file=sys.stderr)
+            print(
+                f"\nequal {took:.1f} s after the last change, one comparison included (aim: {SOON} s)", file=sys.stderr
+            )
 
         events = running.records("events")
         replayed(events)
@@ -84,7 +86,7 @@ def test_three_users_and_five_thousand_messages_are_mirrored_and_kept_equal(
 
 
 def _storm(server: Dovecot, user: str, folder: Path, *, kills: int, seed: int) -> None:
-    """Kill -9 at random moments while mail is delivered, flagged and expunged; then hold everything against the server."""
+    """Kill -9 at random moments while mail is delivered, flagged and expunged; then compare everything."""
     dice = random.Random(seed)
     server.append_maildir(user, mails(300, seed=seed, is_heavy=True))
     pause = threading.Event()

@@ -20,9 +20,7 @@ def mails(count: int, *, seed: int) -> Iterator[bytes]:
 
 
 def configuration(server: PymapServer) -> str:
-    accounts = "".join(
-        f'\n[accounts.{user}]\nusername = "{user}"\nmailboxes = ["INBOX", "Work"]\n' for user in USERS
-    )
+    accounts = "".join(f'\n[accounts.{user}]\nusername = "{user}"\nmailboxes = ["INBOX", "Work"]\n' for user in USERS)
     return f"""
 [store]
 url = "sqlite:///mirror.db"

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from tests.peers.dovecot import Dovecot
 from tests.peers.mails import mails
 
-
 _FLAGS = ("\\Seen", "\\Flagged", "\\Answered", "$Work", "Later")
 
 
@@ -64,5 +63,3 @@ def looping(server: Dovecot, user: str, *, seed: int, per_second: float = 50) ->
         stop.set()
         thread.join(60)
         assert not thread.is_alive()
-
-

@@ -231,6 +231,8 @@ class Wire(asyncio.Protocol, ABC):
             self._upgrade = None
         if not isinstance(upgraded, asyncio.Transport):
             self._transport.abort()
+            self.connection_lost(None)  # asyncio tells nobody who is not connected yet
             return
         self._transport = upgraded
         self.over_tls = True
+        self._read(b"")  # what came in one segment with the end of the handshake

@@ -1,0 +1,227 @@
+"""One look at one mailbox: what it works with, and what every step of it shares.
+
+The presence check: a FETCH may answer for a message that was expunged meanwhile with NIL, an empty or even a stand-in
+body (seen). So NOOP leaves behind the bodies in the same write, and only what a SEARCH after it still lists is stored.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final, TypeVar
+
+import anyio
+
+from idlepush.engine.observations import Mirrored, Observe, Phase, Quarantined, Timed
+from idlepush.engine.session import Session
+from idlepush.imap.responses import Fetch
+from idlepush.imap.types import Flags, MailboxName, Uid
+from idlepush.imap.uidset import UidSet
+from idlepush.store.base import Committed, Mirror, Store
+from idlepush.sync.arrivals import BodyRules, Unusable, judge
+from idlepush.sync.changes import Begin as BeginChange
+from idlepush.sync.changes import BodySlice, ChangeSet, NewMessage
+from idlepush.sync.checkpoint import Hole, Quarantine
+from idlepush.sync.events import FoundBy
+from idlepush.sync.view import View
+
+WINDOW: Final = 500
+"""UIDs asked for at once."""
+TRIES: Final = 3
+"""A message that is there, but cannot be had so often, is set aside."""
+FRESH_AROUND: Final = timedelta(hours=1)
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(slots=True)
+class Memory:
+    """What is known of one mailbox between looks and sessions; all of it can be found out again."""
+
+    generation: int | None = None
+    survey: UidSet | None = None
+    """UIDs that exist in the newest hole."""
+    surveyed: Hole | None = None
+    backlog: int = 0
+    """How many messages the survey found."""
+    sizes: dict[Uid, int] = field(default_factory=dict)
+    doubts: dict[Uid, tuple[int, int]] = field(default_factory=dict)
+    failures: dict[Uid, int] = field(default_factory=dict)
+    window: int = WINDOW
+    in_flight: UidSet = UidSet()
+    """What was asked for and not yet settled: not empty at the start of a look, it is what the last session died of."""
+    lists_first: bool = False
+    """The last session died of new mail: it is listed before it is fetched, so that it can be taken in parts."""
+    counted: tuple[int, int] | None = None
+    flags_at: float | None = None
+    newest_flags_at: float | None = None
+    rewinds: int = 0
+    resets: list[float] = field(default_factory=list)
+
+    def of(self, generation: int | None) -> None:
+        """Forget what was known of another generation."""
+        if generation != self.generation:
+            fresh = Memory(generation=generation, resets=self.resets)
+            for name in self.__slots__:
+                setattr(self, name, getattr(fresh, name))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailbox:
+    """One mailbox of one account, and how it is to be mirrored."""
+
+    account: str
+    name: MailboxName
+    rules: BodyRules
+    born_watched: bool = False
+    """It came to be while the account was watched: its first messages are news, not backlog."""
+
+
+@dataclass(slots=True)
+class Done:
+    """What a look did."""
+
+    finished: bool = True
+    new: int = 0
+    moved: int = 0
+    flags: int = 0
+    expunged: int = 0
+    remaining: int = 0
+    first_commit_at: float | None = None
+
+    def add(self, committed: Committed, at: float) -> None:
+        """Count a commit."""
+        self.new += committed.new
+        self.moved += committed.moved
+        self.flags += committed.flags
+        self.expunged += committed.expunged
+        if self.first_commit_at is None and (committed.new or committed.moved or committed.flags or committed.expunged):
+            self.first_commit_at = at
+
+
+@dataclass(slots=True, kw_only=True)
+class Look:
+    """One look at the selected mailbox, in progress."""
+
+    session: Session
+    store: Store
+    mailbox: Mailbox
+    memory: Memory
+    found_by: FoundBy
+    """What a message will say that this look finds; what the server tells of meanwhile is a push."""
+    now: Callable[[], datetime]
+    observe: Observe
+    done: Done = field(default_factory=Done)
+    fruitless: int = 0
+    """How often in a row EXISTS was heard and nothing was there: a server that says it in every answer."""
+
+    @property
+    def view(self) -> View:
+        """The selected mailbox as the session sees it."""
+        assert self.session.view is not None
+        return self.session.view
+
+    async def reload(self) -> Mirror | None:
+        mirror = await self.store.mirror(self.mailbox.account, self.mailbox.name)
+        self.memory.of(mirror.generation if mirror else None)
+        return mirror
+
+    def judged(
+        self, answers: Mapping[Uid, Fetch], present: UidSet, found_by: FoundBy, mirror: Mirror
+    ) -> tuple[list[NewMessage], dict[Uid, str]]:
+        """Return the messages that can be stored, oldest first, and the UIDs that are there but cannot, with why."""
+        begun = self.now()  # the loop's clock stands still while nothing is awaited
+        messages: list[NewMessage] = []
+        unusable: dict[Uid, str] = {}
+        for uid in present:
+            said = answers.get(uid)
+            initial = found_by is FoundBy.BACKFILL and not _came_since(mirror, said)
+            verdict = judge(
+                said, self.mailbox.rules, found_by=found_by, initial=initial, doubt=self.memory.doubts.get(uid)
+            )
+            if isinstance(verdict, Unusable):
+                unusable[uid] = verdict.reason
+                if verdict.doubt is not None:
+                    self.memory.doubts[uid] = verdict.doubt
+            else:
+                messages.append(verdict)
+        seconds = max(0.0, (self.now() - begun).total_seconds())
+        self.observe(Timed(account=self.mailbox.account, phase=Phase.PARSE, seconds=seconds))
+        return messages, unusable
+
+    def given_up(self, mirror: Mirror, unusable: Mapping[Uid, str]) -> dict[Uid, Quarantine]:
+        """Return those of *unusable* that were tried often enough, to be tried again ever more seldom."""
+        quarantined = {}
+        for uid, reason in unusable.items():
+            failures = self.memory.failures[uid] = self.memory.failures.get(uid, 0) + 1
+            if failures < TRIES:
+                continue
+            before = mirror.quarantine.get(uid)
+            tries = before.tries + 1 if before else 1
+            pause = min(timedelta(days=1), timedelta(minutes=5) * 12 ** (tries - 1))
+            quarantined[uid] = Quarantine(reason, tries, self.now() + pause)
+            self.observe(
+                Quarantined(account=self.mailbox.account, mailbox=self.mailbox.name.text, uid=uid, reason=reason)
+            )
+        return quarantined
+
+    async def commit(
+        self,
+        mirror: Mirror | None,
+        *,
+        begin: BeginChange | None = None,
+        new: Sequence[NewMessage] = (),
+        slices: Sequence[BodySlice] = (),
+        flags: Mapping[Uid, Flags] | None = None,
+        expunged: UidSet = UidSet(),
+        quarantined: Mapping[Uid, Quarantine] | None = None,
+        released: UidSet = UidSet(),
+        accounted: UidSet = UidSet(),
+        holes: tuple[Hole, ...] = (),
+        high: Uid | None = None,
+        rewind: bool = False,
+        forget_older: bool = False,
+        looked_at: datetime | None = None,
+        urgent: bool = False,
+    ) -> None:
+        change = ChangeSet(
+            account=self.mailbox.account,
+            mailbox=self.mailbox.name,
+            generation=mirror.generation if mirror else None,
+            begin=begin,
+            new=tuple(new),
+            slices=tuple(slices),
+            flags=flags or {},
+            expunged=expunged,
+            quarantined=quarantined or {},
+            released=released,
+            accounted=accounted,
+            holes=holes,
+            high=high,
+            rewind=rewind,
+            forget_older=forget_older,
+            looked_at=looked_at,
+            urgent=urgent,
+        )
+        committed = await self.timed(Phase.COMMIT, self.store.commit(change))
+        self.done.add(committed, anyio.current_time())
+        if committed.new:
+            found_by = change.new[0].found_by
+            self.observe(
+                Mirrored(account=change.account, mailbox=change.mailbox.text, found_by=found_by, count=committed.new)
+            )
+        for message in new:
+            for kept in (self.memory.doubts, self.memory.failures, self.memory.sizes):
+                kept.pop(message.uid, None)
+
+    async def timed(self, phase: Phase, work: Awaitable[Answer]) -> Answer:
+        begun = anyio.current_time()
+        answer = await work
+        self.observe(Timed(account=self.mailbox.account, phase=phase, seconds=anyio.current_time() - begun))
+        return answer
+
+
+def _came_since(mirror: Mirror, said: Fetch | None) -> bool:
+    """After a reset: the message arrived about when the last good look was, or later; it was never seen before."""
+    if mirror.looked_at is None or said is None or said.internal_date is None:
+        return False
+    return said.internal_date >= mirror.looked_at - FRESH_AROUND
