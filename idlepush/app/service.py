@@ -1,6 +1,5 @@
-"""The composition root: build everything once, wire it, run it until it is told to stop.
+"""The service: one process, its accounts, what they share, and the signals it obeys.
 
-settings ─▶ store ─▶ one supervisor for each account ─▶ observations ─▶ the readers
 SIGTERM, SIGINT  every account ends at its next quiet moment, with LOGOUT; after 5 s it is cut short
 SIGHUP           the configuration is read again; an account that did not change keeps its session
 SIGUSR1          every account looks at once
@@ -8,115 +7,151 @@ SIGUSR1          every account looks at once
 
 import random
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import structlog
+from prometheus_client import CollectorRegistry
 
+from idlepush.app.clock import utc_now
+from idlepush.app.fleet import Fleet
+from idlepush.app.standing import Standing
+from idlepush.app.token import Token
 from idlepush.config import Config, load
 from idlepush.engine.limits import LoginLimit
-from idlepush.engine.observations import Observation, Observe, StateChanged
+from idlepush.engine.observations import Observation, Observe, State
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.supervise import Supervisor
 from idlepush.engine.watch import Surroundings, Watch
-from idlepush.errors import ConfigError, StoreError
-from idlepush.store.base import AccountRow, Store, Sweep
+from idlepush.errors import ConfigError, IdlepushError, SecretUnreadable, StoreError
+from idlepush.serve.api import application
+from idlepush.serve.behind import Behind
+from idlepush.serve.listener import listening
+from idlepush.store.base import Store, Sweep
 from idlepush.store.settings import StoreSettings
 from idlepush.store.sqlite import open_store
+from idlepush.telemetry.health import AccountHealth, Health
+from idlepush.telemetry.metrics import Metrics
 
-GRACE: Final = 5.0
-"""Seconds an account has to come to a quiet moment before it is cut short."""
 SWEEP_EVERY: Final = 300.0
+JUDGE_EVERY: Final = 15.0
+"""Seconds after which time alone may have changed how well an account is."""
 BODIES_OUTLIVE_ROWS: Final = 900.0
 
+Chore = Callable[[], Coroutine[Any, Any, None]]
+"""Something that goes on for as long as the service does."""
 
-def utc_now() -> datetime:
-    """Return the moment: the one clock of the service."""
-    return datetime.now(UTC)  # noqa: TID251 - the one place
-
-
-@dataclass(slots=True)
-class _Running:
-    supervisor: Supervisor
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    ended: anyio.Event = field(default_factory=anyio.Event)
+_NEED_RESTART: Final = ("store", "http", "limits", "metrics", "alerts")
 
 
 class Service:
-    """The accounts that run, and what they share."""
+    """Everything of one process, wired. To the HTTP interface it is the `Control`."""
 
     def __init__(
-        self, config: Config, store: Store, environment: Mapping[str, str], readers: Sequence[Observe] = ()
+        self,
+        config: Config,
+        store: Store,
+        environment: Mapping[str, str],
+        readers: Sequence[Observe] = (),
+        chores: Sequence[Chore] = (),
     ) -> None:
         self.config = config
         self.store = store
         self._environment = environment
-        self._readers = (*readers, self._remember)
-        self._running: dict[str, _Running] = {}
-        self._states: dict[str, StateChanged] = {}
-        self._states_changed = anyio.Event()
         self._logins = LoginLimit(config.limits.logins_per_second, config.limits.login_burst)
         self._dice: Callable[[], float] = random.random
+        self._token = Token(config.http.token, environment)
+        self._has_started = False
+        self.url: str | None = None
+        """Where the HTTP interface is, once it listens."""
+        self._reloading = anyio.Lock()
 
-    # Observations
+        self.health = Health(utc_now)
+        self.registry = CollectorRegistry()
+        self.metrics = Metrics(self.registry, health=self.health, account_label=config.metrics.account_label)
+        self.metrics.measure_files(config.store.path)
+        self._standing = Standing(store, self.health)
+        # The health first: the others read off what it has made of an observation.
+        self._readers: Sequence[Observe] = (self.health, self.metrics, self._standing, *readers)
+        self.fleet = Fleet(self._supervisor, self.observe)
+        self._chores: list[Chore] = [
+            self._standing.keep,
+            self._token.keep_fresh,
+            self._sweep,
+            self._judge,
+            self._follow_log,
+            self.metrics.measure_lag,
+            *chores,
+        ]
 
     def observe(self, seen: Observation) -> None:
         """Hand *seen* to every reader."""
         for reader in self._readers:
             reader(seen)
 
-    def _remember(self, seen: Observation) -> None:
-        if isinstance(seen, StateChanged):
-            self._states[seen.account] = seen
-            self._states_changed.set()
+    def add_chores(self, *chores: Chore) -> None:
+        """Have these go on for as long as the accounts do; before `run`."""
+        self._chores += chores
 
-    async def _store_states(self) -> None:
-        """Write the accounts' states down as they change, the latest of each."""
-        while True:
-            await self._states_changed.wait()
-            self._states_changed = anyio.Event()
-            await self._write_states()
-
-    async def _write_states(self) -> None:
-        states, self._states = self._states, {}
-        for seen in states.values():
-            row = AccountRow(
-                name=seen.account,
-                state=seen.state.value,
-                since=utc_now(),
-                failure_class=seen.failure_class.value if seen.failure_class else None,
-                reason=seen.reason,
-            )
-            try:
-                await self.store.set_account(row)
-            except StoreError as error:
-                # A full disk is told of by whoever fetches; the state is written when it changes again.
-                structlog.get_logger().error("store.trouble", reason=str(error))
-
-    # Accounts
+    # The story
 
     async def run(self) -> None:
-        """Watch every account until a signal ends it."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._store_states)
-            tasks.start_soon(self._sweep)
-            self._start(tasks, self.config.accounts)
-            await self._obey_signals(tasks)
-            await self._stop(list(self._running.values()))
-            await self._write_states()
-            tasks.cancel_scope.cancel()
+        """Watch every account until a signal ends it.
 
-    def _start(self, tasks: anyio.abc.TaskGroup, accounts: Mapping[str, AccountSettings]) -> None:
-        for name, settings in accounts.items():
-            if settings.enabled and name not in self._running:
-                running = self._running[name] = _Running(self._supervisor(settings))
-                tasks.start_soon(self._keep, name, running)
+        Raises:
+            IdlepushError: it could not start: the port is in use, the token or the store unreadable, the disk full.
+        """
+        await self._token.read()
+        behind = Behind(reader=self.store, control=self, metrics=self.registry)
+        guarded = application(behind, self.config.http, self._token)
+        async with listening(guarded, self.config.http, stopping=behind.stopping) as self.url:
+            trouble: IdlepushError | None = None
+            async with anyio.create_task_group() as tasks:
+                try:
+                    await self._start(tasks)
+                    await self._obey_signals(tasks)
+                    await self._stop()
+                except IdlepushError as error:  # leaves as itself below, not as a group of one
+                    trouble = error
+                tasks.cancel_scope.cancel()
+            if trouble is not None:
+                raise trouble
+
+    async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
+        paused = {row.name for row in await self.store.accounts() if row.state == State.PAUSED}
+        self._expect(self.config.accounts)
+        self.fleet.begin(tasks, self.config.accounts, paused)
+        # Every loop says that it starts; a disk that is full already is found out by writing that down.
+        await anyio.lowlevel.checkpoint()
+        await self._standing.write()
+        for chore in self._chores:
+            tasks.start_soon(chore)
+        self._has_started = True
+
+    async def _stop(self) -> None:
+        await self.fleet.end()
+        try:
+            await self._standing.write()
+        except StoreError as error:
+            structlog.get_logger().error("store.trouble", reason=str(error))
+
+    async def _obey_signals(self, tasks: anyio.abc.TaskGroup) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as received:
+            async for number in received:
+                if number in (signal.SIGTERM, signal.SIGINT):
+                    return
+                if number == signal.SIGUSR1:
+                    self.fleet.wake()
+                else:
+                    tasks.start_soon(self._reload_or_say_why)
+
+    # Accounts
 
     def _supervisor(self, settings: AccountSettings) -> Supervisor:
         around = Surroundings(
@@ -128,64 +163,107 @@ class Service:
         )
         return Supervisor(Watch(settings, around), self.observe, self._dice, self._environment)
 
-    async def _keep(self, name: str, running: _Running) -> None:
-        try:
-            with running.scope:
-                await running.supervisor.run()
-        finally:
-            running.ended.set()
-            if self._running.get(name) is running:
-                del self._running[name]
+    def _expect(self, accounts: Mapping[str, AccountSettings]) -> None:
+        for name, settings in accounts.items():
+            if settings.enabled:
+                self.health.expect(name, looks_every=max(settings.poll_interval, settings.idle_renew))
+                self.metrics.expect(name, poll_interval=settings.poll_interval)
 
-    async def _stop(self, ending: Sequence[_Running]) -> None:
-        for running in ending:
-            running.supervisor.stop()
-        with anyio.move_on_after(GRACE):
-            for running in ending:
-                await running.ended.wait()
-        for running in ending:
-            running.scope.cancel()
-            await running.ended.wait()
+    def _forget(self, accounts: Collection[str]) -> None:
+        for name in accounts:
+            self.health.forget(name)
+            self.metrics.forget(name)
+            self._standing.forget(name)
+
+    # Control: what the HTTP interface may ask
+
+    @property
+    def accounts(self) -> Mapping[str, AccountHealth]:
+        """How each account stands."""
+        return self.health.accounts
+
+    def unready(self) -> str | None:
+        """Say what has not started yet."""
+        return None if self._has_started else "the accounts have not all started yet"
+
+    def wake(self, account: str) -> None:
+        """Have the account look at once."""
+        self.fleet.wake([account])
+
+    async def pause(self, account: str) -> None:
+        """See `Control.pause`."""
+        await self.fleet.pause(account)
+        await self._standing.write()
+
+    async def resume(self, account: str) -> None:
+        """See `Control.resume`."""
+        await self.fleet.resume(account)
+        await anyio.lowlevel.checkpoint()
+        await self._standing.write()
+
+    async def reload(self) -> None:
+        """Read the configuration again; one that is wrong, in part or in whole, changes nothing.
+
+        Raises:
+            ConfigError: it is.
+        """
+        async with self._reloading:
+            await self._go_on_with(self._loaded())
+
+    def _loaded(self) -> Config:
+        config = load(self.config.path, self._environment)
+        if config.problems:
+            # An account missing for a broken file is not one that was removed.
+            raise ConfigError("\n".join(sentence for problem in config.problems for sentence in problem.sentences))
+        return config
+
+    async def _go_on_with(self, config: Config) -> None:
+        before, self.config = self.config, config
+        self._expect(config.accounts)
+        self._forget(await self.fleet.change(config.accounts))
+        log = structlog.get_logger()
+        if changed := [name for name in _NEED_RESTART if getattr(before, name) != getattr(config, name)]:
+            log.warning("config.needs_restart", tables=", ".join(changed))
+        log.info("config.reloaded", accounts=len(self.fleet.names))
+        try:
+            await self._token.read()
+        except SecretUnreadable as error:
+            log.warning("http.token", reason=str(error))
+
+    async def _reload_or_say_why(self) -> None:
+        try:
+            await self.reload()
+        except ConfigError as error:
+            structlog.get_logger().error("config.rejected", reason="; ".join(str(error).splitlines()))
+
+    async def purge(self, account: str) -> bool:
+        """See `Control.purge`."""
+        await self.reload()
+        if account in self.config.accounts:
+            return False
+        await self.store.purge(account)
+        structlog.get_logger().info("account.purged", account=account)
+        return True
+
+    # Chores, each for ever
 
     async def _sweep(self) -> None:
         """Take away what retention no longer keeps, now and then."""
         while True:
-            await self.store.sweep(retention(self.config.store, utc_now()))
+            try:
+                await self.store.sweep(retention(self.config.store, utc_now()))
+            except StoreError as error:
+                structlog.get_logger().error("store.trouble", reason=str(error))
             await anyio.sleep(SWEEP_EVERY)
 
-    # Signals
+    async def _judge(self) -> None:
+        """Find out who has been silent for too long."""
+        while True:
+            await anyio.sleep(JUDGE_EVERY)
+            self.health.tick()
 
-    async def _obey_signals(self, tasks: anyio.abc.TaskGroup) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as received:
-            async for number in received:
-                if number in (signal.SIGTERM, signal.SIGINT):
-                    return
-                if number == signal.SIGHUP:
-                    await self._reload(tasks)
-                else:
-                    for running in self._running.values():
-                        running.supervisor.watch.wake.set()
-
-    async def _reload(self, tasks: anyio.abc.TaskGroup) -> None:
-        """Read the configuration again; one that is wrong changes nothing."""
-        try:
-            config = load(self.config.path, self._environment)
-        except ConfigError as error:
-            structlog.get_logger().error("config.rejected", reason=str(error))
-            return
-        if config.problems:
-            # An account missing for a broken file is not one that was removed.
-            tell_problems(config)
-            return
-        changed = [
-            running
-            for name, running in self._running.items()
-            if config.accounts.get(name) != running.supervisor.watch.settings or not config.accounts[name].enabled
-        ]
-        self.config = config
-        await self._stop(changed)
-        self._start(tasks, config.accounts)
-        structlog.get_logger().info("config.reloaded", accounts=len(config.accounts))
+    async def _follow_log(self) -> None:
+        await self.metrics.follow_log(self.store)
 
 
 def retention(settings: StoreSettings, now: datetime) -> Sweep:
@@ -207,4 +285,4 @@ async def service(
 ) -> AsyncIterator[Service]:
     """Open the store and yield the service, ready to run."""
     async with open_store(Path(config.store.path), clock=utc_now) as store:
-        yield Service(config, store, environment, readers)
+        yield Service(config, store, environment, readers, [store.tend])

@@ -18,15 +18,13 @@ _AT_ONCE = 10
 """Accounts that are logged in to at the same time."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(check)
-    app.command()(verify)
+app = typer.Typer()
 
 
 AccountsArgument = Annotated[list[str] | None, typer.Argument(help="Accounts; by default all that are enabled.")]
 
 
+@app.command(epilog="Examples:\n\nidlepush check\n\nidlepush check alice --json\n\nidlepush check --offline")
 def check(
     accounts: AccountsArgument = None,
     offline: Annotated[bool, typer.Option("--offline", help="Read the configuration and the secrets only.")] = False,
@@ -49,6 +47,7 @@ def check(
         print_table(
             ("account", "host", "mailbox", "watch", "compare", "problems"),
             ((one.account, one.host, one.mailbox, one.watch, one.compare, "; ".join(one.problems)) for one in found),
+            wrapped=("problems",),
         )
     if settings.problems or any(one.problems for one in found):
         raise typer.Exit(1)
@@ -68,6 +67,7 @@ async def _check_all(chosen: dict[str, AccountSettings], offline: bool) -> list[
     return [found[name] for name in chosen]
 
 
+@app.command(epilog="Examples:\n\nidlepush verify\n\nidlepush verify alice --deep\n\nidlepush verify --json")
 def verify(
     accounts: AccountsArgument = None,
     deep: Annotated[bool, typer.Option("--deep", help="Compare every body's bytes, too.")] = False,

@@ -20,13 +20,15 @@ _FOLLOW_EVERY = 0.25
 _COLUMNS = ("mailbox", "uid", "date", "from", "subject", "flags", "size")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command()(messages)
-    app.command()(raw)
-    app.command()(events)
+app = typer.Typer()
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "idlepush messages alice\n\n"
+    "idlepush messages alice --mailbox Archive -n 5\n\n"
+    "idlepush messages alice --json | jq -r .subject"
+)
 def messages(
     account: Annotated[str, typer.Argument(help="The account's name.")],
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="Only this mailbox.")] = None,
@@ -77,6 +79,7 @@ async def _must_know(reader: Reader, account: str) -> None:
         raise IdlepushError(f"nothing is mirrored of an account {account!r}")
 
 
+@app.command(epilog="Examples:\n\nidlepush raw alice INBOX 42 > message.eml")
 def raw(
     account: Annotated[str, typer.Argument(help="The account's name.")],
     mailbox: Annotated[str, typer.Argument(help="The mailbox's name.")],
@@ -100,6 +103,12 @@ async def _raw(store: Path, account: str, mailbox: MailboxName, uid: int) -> Non
         sys.stdout.buffer.flush()
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "idlepush events --follow\n\n"
+    "idlepush events --after 1200 --json\n\n"
+    "idlepush events -f --json | jq -c 'select(.type == \"message.new\" and .initial == false)'"
+)
 def events(
     after: Annotated[int, typer.Option("--after", min=0, help="Only what came after this position.")] = 0,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is coming.")] = False,

@@ -1,43 +1,37 @@
 """How records reach the terminal: JSON Lines for programs, a table for people, nothing unprintable for either."""
 
-import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
+from idlepush.serve.lines import json_line
 from idlepush.sync.events import Json
 from idlepush.telemetry.text import printable
 
 
 def complain(reason: str) -> None:
     """Write why a command failed as the last lines on stderr."""
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     print("\n".join(printable(line) for line in reason.splitlines()), file=sys.stderr)
 
 
 def print_record(record: Mapping[str, Json]) -> None:
-    """Print one JSON line. JSON escapes C0; C1 and what reorders text is escaped here as well."""
-    text = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    if not text.isprintable():
-        text = "".join(letter if letter.isprintable() else _escaped(letter) for letter in text)
-    # A name in some other encoding than the terminal's must not end the listing.
-    sys.stdout.buffer.write(text.encode("utf-8", "backslashreplace") + b"\n")
+    """Print one JSON line."""
+    sys.stdout.buffer.write(json_line(record) + b"\n")
     sys.stdout.buffer.flush()
 
 
-def _escaped(letter: str) -> str:
-    return json.dumps(letter)[1:-1]
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wrapped: Sequence[str] = ()) -> None:
+    """Print a table as wide as the terminal; each cell is one line, save those of the *wrapped* columns."""
+    # Rich is a tenth of a second, and --json does without.
+    from rich import box  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table as wide as the terminal; each cell is one line."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="ellipsis", no_wrap=column not in ("problems", "reason"))
+        table.add_column(column, overflow="ellipsis", no_wrap=column not in wrapped)
     for row in rows:
         table.add_row(*(Text(printable(spelled(cell))) for cell in row))
     Console(file=sys.stdout, highlight=False).print(table)

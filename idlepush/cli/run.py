@@ -7,17 +7,20 @@ import anyio
 import structlog
 import typer
 
-from idlepush.app import service, tell_problems
+from idlepush.app.service import service, tell_problems
 from idlepush.cli.options import ConfigOption, QuietOption, VerboseOption, configuration, environment
 from idlepush.config import Config
 from idlepush.telemetry import logs
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command()(run)
+app = typer.Typer()
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "idlepush run\n\n"
+    "idlepush run -c ./idlepush.toml -v\n\n"
+    "kill -HUP PID reads the configuration again; kill -USR1 PID looks at once."
+)
 def run(config: ConfigOption = None, verbose: VerboseOption = 0, quiet: QuietOption = False) -> None:
     """Watch every account until SIGTERM or Ctrl-C.
 

@@ -1,0 +1,42 @@
+"""`demo`: the product with nothing to set up."""
+
+import logging
+import signal
+import sys
+from typing import Annotated
+
+import anyio
+import typer
+
+from idlepush.cli.options import environment
+from idlepush.demo.show import show
+from idlepush.store.quantities import parse_duration
+from idlepush.telemetry import logs
+
+app = typer.Typer()
+
+
+@app.command(epilog="Examples:\n\nidlepush demo\n\nidlepush demo --for 30s")
+def demo(
+    duration: Annotated[
+        str | None, typer.Option("--for", metavar="DURATION", help="End after so long, like 30s or 2m.")
+    ] = None,
+) -> None:
+    """Show it all, with nothing to set up.
+
+    A mail server of its own, two accounts, mail that arrives every few seconds, the mirror in a temporary folder, a
+    line for every event, and the HTTP interface with its metrics on a free port. Ctrl-C ends it, and nothing is left.
+    """
+    try:
+        seconds = None if duration is None else parse_duration(duration)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None
+    logs.configure(logging.WARNING)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the service takes both
+    try:
+        anyio.run(
+            lambda: show(seconds, colours=sys.stdout.isatty(), environment=environment()),
+            backend_options={"use_uvloop": True},
+        )
+    except KeyboardInterrupt:
+        return
