@@ -37,6 +37,11 @@ def differing(running: Service, server: Dovecot, user: str, *, bodies: bool = Tr
     return sorted(uid for uid in here.keys() | there.keys() if here.get(uid) != there.get(uid))
 
 
+def is_same(running: Service, server: Dovecot, user: str) -> bool:
+    """Tell whether mirror and server are equal."""
+    return not differing(running, server, user)
+
+
 def storm(server: Dovecot, user: str, folder: Path, *, kills: int, seed: int) -> None:
     """Kill -9 at random moments while mail is delivered, flagged and expunged; then compare everything."""
     dice = random.Random(seed)

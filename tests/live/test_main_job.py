@@ -3,12 +3,13 @@
 import random
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.live.service import on_server, replayed, service, wait_until
-from tests.live.storm import configuration, differing, storm
+from tests.live.storm import configuration, differing, is_same, storm
 from tests.live.workload import change, deliver
 from tests.peers.dovecot import Dovecot
 from tests.peers.mails import mails
@@ -27,9 +28,7 @@ def test_three_users_and_five_thousand_messages_are_mirrored_and_kept_equal(
         dovecot.append_maildir(user, mails(count, seed=count, is_heavy=count == 500))
     with service(tmp_path, configuration(dovecot, *users)) as running:
         for user in users:
-            wait_until(
-                lambda user=user: not differing(running, dovecot, user), within=100, what=f"first mirror of {user}"
-            )
+            wait_until(partial(is_same, running, dovecot, user), within=100, what=f"first mirror of {user}")
         # Every byte, through the command a user has for it.
         with dovecot.imap(users[2]) as reader:
             reader.select("INBOX", readonly=True)

@@ -3,6 +3,7 @@
 import random
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ def test_the_main_job_on_a_server_without_condstore(tmp_path: Path) -> None:
                 server.deliver(user, raw)
         with service(tmp_path, configuration(server)) as running:
             for user in USERS:
-                wait_until(lambda user=user: is_equal(running, server, user), within=60, what=f"mirror of {user}")
+                wait_until(partial(is_equal, running, server, user), within=60, what=f"mirror of {user}")
 
             def busy() -> None:
                 for raw in mails(40, seed=99):
