@@ -179,7 +179,7 @@ def _waits_for_work(frame: FrameType) -> bool:
     """Tell whether a thread is waiting at a queue or a condition, and nothing lies there for it."""
     code = frame.f_code
     at_condition = code.co_filename == threading.__file__ and code.co_name in {"wait", "_wait_for_tstate_lock"}
-    at_queue = ".get(" in linecache.getline(code.co_filename, frame.f_lineno)
+    at_queue = ".get(" in linecache.getline(code.co_filename, frame.f_lineno or 0)  # None between two lines
     if not at_condition and not at_queue:
         return False
     return not any(_holds_work(outer) for outer in _frames_above(frame, 3))
