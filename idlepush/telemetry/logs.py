@@ -2,12 +2,15 @@
 
 Human on a terminal, JSON Lines otherwise (`event`, `level`, `time`, then the observation's own fields). There is no
 prose and no text of a message in them, and every value is made printable: a server's words never reach a terminal raw.
+
+A line that cannot be written, for the disk is full or nobody reads the pipe any more, is lost and ends nothing.
 """
 
 import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, MutableMapping
+from contextlib import suppress
 from typing import Any, Final, TextIO
 
 import structlog
@@ -58,6 +61,11 @@ LEVELS: Final[Mapping[type[Observation], int]] = {
 }
 """All others are INFO."""
 
+MOST_LINES: Final = 60
+"""Lines of a traceback."""
+
+_NAMES: Final = {"failure_class": "class"}
+"""What a field is called outside."""
 _TROUBLED: Final = frozenset({"throttled", "backing_off", "parked"})
 
 
@@ -75,9 +83,24 @@ def configure(level: int, stream: TextIO = sys.stderr) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(file=stream),
+        logger_factory=lambda *_: _Lines(stream),
         cache_logger_on_first_use=False,
     )
+
+
+class _Lines:
+    """Writes lines to a stream for as long as that can be done."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def msg(self, message: str) -> None:
+        """Write one line."""
+        with suppress(OSError, ValueError):  # ValueError: the stream is closed
+            self._stream.write(message + "\n")
+            self._stream.flush()
+
+    debug = info = warning = error = critical = msg
 
 
 class Logs:
@@ -115,17 +138,30 @@ class Logs:
 
 
 def _fields(seen: Observation) -> dict[str, Any]:
-    return {
-        field.name: value
+    fields = {
+        _NAMES.get(field.name, field.name): value
         for field in dataclasses.fields(seen)
         if (value := getattr(seen, field.name)) is not None and (value != 0 or field.name == "remaining")
     }
+    if isinstance(seen, BugFound):
+        # The end of a traceback says most.
+        fields["trace"] = seen.trace.splitlines()[-MOST_LINES:]
+    return fields
 
 
 def _printable(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if isinstance(value, float):
-            event[key] = round(value, 6)
-        elif isinstance(value, str):
-            event[key] = printable(value)
+        event[key] = _clean(value)
     return event
+
+
+def _clean(value: Any) -> Any:
+    match value:
+        case bool() | int() | None:
+            return value
+        case float():
+            return round(value, 6)
+        case list() | tuple():
+            return [_clean(each) for each in value]
+        case _:
+            return printable(str(value))

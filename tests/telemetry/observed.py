@@ -1,0 +1,75 @@
+"""Observations to begin with: one of each kind, all of `alice`."""
+
+from idlepush.engine.observations import (
+    Backfilling,
+    BugFound,
+    Connected,
+    ConnectFailed,
+    Connecting,
+    Disconnected,
+    IdleDistrusted,
+    IdleRenewed,
+    IdleWasSilent,
+    Looked,
+    MailboxReset,
+    MailboxTrouble,
+    Mirrored,
+    Observation,
+    Phase,
+    Quarantined,
+    Restarting,
+    ServerAlert,
+    State,
+    StateChanged,
+    StoreTrouble,
+    Timed,
+    Waiting,
+    WakeSource,
+    Woken,
+)
+from idlepush.errors import FailureClass
+from idlepush.sync.events import FoundBy
+
+
+def stands(state: State, failure_class: FailureClass | None = None, account: str = "alice") -> StateChanged:
+    return StateChanged(account=account, state=state, failure_class=failure_class, reason="reason")
+
+
+def looked(source: WakeSource, *, wake_to_commit: float | None = None) -> Looked:
+    return Looked(
+        account="alice", mailbox="INBOX", source=source, seconds=0.2, new=2, moved=1, flags=3, expunged=4, octets=5000,
+        wake_to_commit=wake_to_commit,
+    )  # fmt: skip
+
+
+LOST = Disconnected(account="alice", failure_class=FailureClass.NETWORK, reason="gone")
+RESTARTING = Restarting(account="alice", failure_class=FailureClass.NETWORK, reason="gone", delay=1.0)
+CONNECTED = Connected(account="alice", endpoint="h:1", seconds=0.1)
+CONNECTING = Connecting(account="alice")
+
+ONE_OF_EACH: dict[type[Observation], Observation] = {
+    type(seen): seen
+    for seen in (
+        stands(State.WATCHING),
+        CONNECTING,
+        CONNECTED,
+        LOST,
+        ConnectFailed(account="alice", failure_class=FailureClass.TLS, reason="expired"),
+        RESTARTING,
+        BugFound(account="alice", trace="…"),
+        Woken(account="alice", source=WakeSource.PUSH),
+        Waiting(account="alice", idling=True),
+        Timed(account="alice", phase=Phase.COMMIT, seconds=0.002),
+        looked(WakeSource.PUSH, wake_to_commit=0.003),
+        Mirrored(account="alice", mailbox="INBOX", found_by=FoundBy.PUSH, count=2),
+        Backfilling(account="alice", mailbox="INBOX", remaining=7, total=9),
+        MailboxReset(account="alice", mailbox="INBOX"),
+        MailboxTrouble(account="alice", mailbox="Work", reason="no"),
+        Quarantined(account="alice", mailbox="INBOX", uid=3, reason="no"),
+        IdleRenewed(account="alice"),
+        IdleWasSilent(account="alice", mailbox="INBOX"),
+        IdleDistrusted(account="alice", reason="no"),
+        ServerAlert(account="alice", text="closing"),
+        StoreTrouble(account="alice", reason="full"),
+    )
+}
