@@ -38,6 +38,8 @@ class Memory:
     """What is known of one mailbox between looks and sessions; all of it can be found out again."""
 
     generation: int | None = None
+    mirror: Mirror | None = None
+    """As the last look left it: nobody else writes, so the next one need not ask the store first."""
     survey: UidSet | None = None
     """UIDs that exist in the newest hole."""
     surveyed: Hole | None = None

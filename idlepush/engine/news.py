@@ -81,7 +81,8 @@ async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
         for pause in (None, *EMPTY_PAUSES):
             if pause is not None:
                 await anyio.sleep(pause)
-            answers = await look.timed(Phase.FETCH, look.session.fetch(asked, items, octets=FEW * SLICE, settle=True))
+            settle = not look.session.omits_expunged
+            answers = await look.timed(Phase.FETCH, look.session.fetch(asked, items, octets=FEW * SLICE, settle=settle))
             if answers or look.view.exists <= mirrored:
                 break
     except Refused:
@@ -89,7 +90,8 @@ async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
         await list_new(look, mirror, first)
         return
     look.memory.in_flight = UidSet()
-    present = await _present(look, first, answers)
+    # Where a server is known to say NIL for what is gone, its answer is as good as the check, and a round trip sooner.
+    present = UidSet.from_uids(answers) if look.session.omits_expunged else await _present(look, first, answers)
     look.fruitless = 0 if present else look.fruitless + 1
     messages, _ = look.judged(answers, present, look.found_by, mirror)
     stored = UidSet.from_uids(message.uid for message in messages)

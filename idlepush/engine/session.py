@@ -91,6 +91,11 @@ class Session:
         return "IDLE" in self.capabilities
 
     @property
+    def omits_expunged(self) -> bool:
+        """The server was seen to answer NIL, and nothing else, for a message expunged just now (Dovecot 2.3)."""
+        return self.server.get("name", "").casefold() == "dovecot"
+
+    @property
     def endpoint(self) -> str:
         """host:port of the server."""
         return str(self._connection.endpoint)

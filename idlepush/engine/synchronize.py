@@ -62,7 +62,8 @@ async def synchronize(
         Trouble: the connection is gone.
     """
     ends = None if patience is None else anyio.current_time() + patience
-    mirror = await look.reload()
+    mirror = look.memory.mirror or await look.reload()
+    look.memory.mirror = None  # until this look has come to its end
     learn_from_loss(look)
     seen = Seen(
         uidvalidity=look.view.uidvalidity,
@@ -92,7 +93,7 @@ async def synchronize(
         elif isinstance(step, FetchNew | ListNew):
             # What is told of from here on, it tells of its own accord.
             look.found_by = FoundBy.PUSH if look.session.can_idle else FoundBy.POLL
-    await _note_the_look(look, mirror)
+    look.memory.mirror = await _note_the_look(look, mirror)
     return look.done
 
 
@@ -149,13 +150,15 @@ async def _move_on(look: Look, step: Step, mirror: Mirror) -> None:
             assert_never(step)
 
 
-async def _note_the_look(look: Look, mirror: Mirror | None) -> None:
+async def _note_the_look(look: Look, mirror: Mirror | None) -> Mirror | None:
     """Remember when the mirror was last equal; seldom, as it is a write that tells nothing."""
     assert mirror is not None
     now = look.now()
     is_old = mirror.looked_at is None or now - mirror.looked_at > LOOK_IS_OLD
-    if look.done.finished and is_old:
-        await look.commit(mirror, looked_at=now)
+    if not (look.done.finished and is_old):
+        return mirror
+    await look.commit(mirror, looked_at=now)
+    return await look.reload()
 
 
 def _standing(mirror: Mirror | None) -> Standing | None:

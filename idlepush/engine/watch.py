@@ -63,6 +63,8 @@ DISTRUST: Final = 3600.0
 SHORT_IDLE: Final = 10.0
 """An IDLE that the server ends earlier than this, without a word, is a failure."""
 FAILED_IDLES: Final = 3
+SHORTEST_RENEW: Final = 60.0
+"""Seconds: what `idle_renew` may be learned down to where connections are forgotten on the way (NAT)."""
 MOST_SILENCES: Final = 2
 
 _FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
@@ -99,6 +101,7 @@ class Watch:
         self._stopping = False
         self._memories: dict[MailboxName, Memory] = {}
         self._absent: set[MailboxName] = set()
+        self._idle_renew = settings.idle_renew
         self._idle_failures = 0
         self._silences = 0
         self._idle_end = IdleEnd.WAKE
@@ -129,7 +132,7 @@ class Watch:
         except Trouble as error:
             trouble = error
             if isinstance(error, IdleTimedOut):
-                self._fail_idle(str(error), most=2)
+                self._learn_from_idle(error)
             raise
         finally:
             with anyio.CancelScope(shield=True):
@@ -275,6 +278,7 @@ class Watch:
         listed = await session.listed(name)
         if not any(not entry.attributes & UNSELECTABLE for entry in listed):
             state = "unselectable" if listed else "gone"
+            self._memories.pop(name, None)
             if name not in self._absent:
                 await self._around.store.mailbox_gone(self.settings.name, name, state=state)
             self._absent.add(name)
@@ -285,7 +289,7 @@ class Watch:
     async def _wait(self, session: Session, mailboxes: "Mailboxes") -> WakeSource:
         """Wait for the server, an operator or the time; say which it was."""
         now, settings = anyio.current_time(), self.settings
-        renewal = mailboxes.examined_at + settings.idle_renew
+        renewal = mailboxes.examined_at + self._idle_renew
         poll = mailboxes.polled_at + settings.poll_interval
         idling = self._idles(session)
         self._around.observe(Waiting(account=settings.name, idling=idling))
@@ -330,6 +334,12 @@ class Watch:
             if self._silences >= MOST_SILENCES:
                 self._silences = 0
                 self._fail_idle("IDLE does not tell of new mail", most=1)
+
+    def _learn_from_idle(self, failure: IdleTimedOut) -> None:
+        """IDLE was not confirmed, or not ended: something on the way forgets silent connections, or IDLE is broken."""
+        if self._idle_end is IdleEnd.DUE:
+            self._idle_renew = max(SHORTEST_RENEW, self._idle_renew / 2)
+        self._fail_idle(str(failure), most=FAILED_IDLES)
 
     def _fail_idle(self, reason: str, *, most: int) -> None:
         self._idle_failures += 1

@@ -211,6 +211,25 @@ async def test_a_silent_idle_is_noticed_and_no_longer_trusted() -> None:
 
 
 @virtual_time
+async def test_a_half_open_connection_in_idle_is_noticed_within_6_minutes_and_renewals_come_sooner() -> None:
+    fake = FakeImap()
+    rig = Rig(fake)
+    async with rig.running():
+        for number in range(2):
+            await fake.until(lambda: fake.idling == 1, within=30)
+            for session in fake.sessions:
+                session.end("stall")
+            fake.deliver(mail(number))
+            await rig.becomes_equal(within=360 / (number + 1))
+        await fake.until(lambda: fake.idling == 1, within=30)
+        await rig.comes_to("watching")
+        before = len([command for command in fake.commands if command.name == "IDLE"])
+        await anyio.sleep(600)
+        assert len([command for command in fake.commands if command.name == "IDLE"]) - before >= 9
+        await rig.replays_exactly()
+
+
+@virtual_time
 async def test_mail_that_came_while_the_connection_was_down_is_found_on_reconnect() -> None:
     fake = FakeImap()
     fake.deliver(mail(0))

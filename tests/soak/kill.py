@@ -1,6 +1,7 @@
 """Kill the service at random moments under a workload, as often as asked: `python -m tests.soak.kill --kills 200`."""
 
 import argparse
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -17,8 +18,11 @@ def main() -> None:
     asked = arguments.parse_args()
     print(f"seed {asked.seed}, {asked.kills} kills", flush=True)
     begun = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder, Dovecot() as server:
-        storm(server, "soak", Path(folder), kills=asked.kills, seed=asked.seed)
+    folder = Path(tempfile.mkdtemp(prefix="idlepush-soak-"))
+    print(f"mirror and logs are kept in {folder} if it fails", flush=True)
+    with Dovecot() as server:
+        storm(server, "soak", folder, kills=asked.kills, seed=asked.seed)
+    shutil.rmtree(folder)
     print(
         f"{asked.kills} kills in {time.monotonic() - begun:.0f} s: nothing lost, nothing doubled, verify --deep clean"
     )
