@@ -1,14 +1,11 @@
 """A canary password is looked for everywhere it must not be, whatever the server answers or breaks."""
 
-import asyncio
 import subprocess
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests.live.fakes import listening
 from tests.live.service import Service, service, wait_until
 from tests.peers.dovecot import PASSWORD, Dovecot
 from tests.peers.fake import FakeImap, answer, bye, say
@@ -22,28 +19,6 @@ SPELLINGS = (
     b"jQW5BclktN2YzYTliL",
 )
 """In UTF-8 and UTF-16, and in base64 at each of its three alignments."""
-
-
-@contextmanager
-def listening(fake: FakeImap) -> Iterator[int]:
-    """Run a fake server in a thread of its own."""
-    started, stop = threading.Event(), threading.Event()
-    port: list[int] = []
-
-    async def serve() -> None:
-        async with fake.listening() as (_, at):
-            port.append(at)
-            started.set()
-            await asyncio.to_thread(stop.wait)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    assert started.wait(10)
-    try:
-        yield port[0]
-    finally:
-        stop.set()
-        thread.join(20)
 
 
 def configuration(port: int) -> str:
