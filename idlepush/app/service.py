@@ -9,16 +9,18 @@ import random
 import signal
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import anyio
 import anyio.abc
 import anyio.lowlevel
+import anyio.to_thread
 import structlog
 from prometheus_client import CollectorRegistry
 
+from idlepush.app.chores import judge, sweep
 from idlepush.app.clock import utc_now
 from idlepush.app.fleet import Fleet
 from idlepush.app.standing import Standing
@@ -33,16 +35,13 @@ from idlepush.errors import ConfigError, IdlepushError, SecretUnreadable, StoreE
 from idlepush.serve.api import application
 from idlepush.serve.behind import Behind
 from idlepush.serve.listener import listening
-from idlepush.store.base import Store, Sweep
-from idlepush.store.settings import StoreSettings
+from idlepush.store.base import Store
 from idlepush.store.sqlite import open_store
+from idlepush.telemetry.alerts import Alerts
 from idlepush.telemetry.health import AccountHealth, Health
 from idlepush.telemetry.metrics import Metrics
-
-SWEEP_EVERY: Final = 300.0
-JUDGE_EVERY: Final = 15.0
-"""Seconds after which time alone may have changed how well an account is."""
-BODIES_OUTLIVE_ROWS: Final = 900.0
+from idlepush.telemetry.sending import Apprise
+from idlepush.telemetry.systemd import Systemd, status_line
 
 Chore = Callable[[], Coroutine[Any, Any, None]]
 """Something that goes on for as long as the service does."""
@@ -77,16 +76,28 @@ class Service:
         self.metrics = Metrics(self.registry, health=self.health, account_label=config.metrics.account_label)
         self.metrics.measure_files(config.store.path)
         self._standing = Standing(store, self.health)
+        self.alerts = Alerts(
+            config.alerts,
+            health=self.health,
+            store=store,
+            host_of=self._host_of,
+            now=utc_now,
+            sender=Apprise(config.alerts.urls, environment),
+            count=self.metrics.alerted,
+        )
+        self.systemd = Systemd(environment)
         # The health first: the others read off what it has made of an observation.
         self._readers: Sequence[Observe] = (self.health, self.metrics, self._standing, *readers)
         self.fleet = Fleet(self._supervisor, self.observe)
         self._chores: list[Chore] = [
             self._standing.keep,
             self._token.keep_fresh,
-            self._sweep,
-            self._judge,
-            self._follow_log,
+            partial(sweep, store, lambda: self.config.store),
+            partial(judge, self.health),
+            partial(self.metrics.follow_log, store),
             self.metrics.measure_lag,
+            self.alerts.run,
+            partial(self.systemd.keep, self.health),
             *chores,
         ]
 
@@ -107,21 +118,25 @@ class Service:
         Raises:
             IdlepushError: it could not start: the port is in use, the token or the store unreadable, the disk full.
         """
-        await self._token.read()
-        behind = Behind(reader=self.store, control=self, metrics=self.registry)
-        guarded = application(behind, self.config.http, self._token)
-        async with listening(guarded, self.config.http, stopping=behind.stopping) as self.url:
-            trouble: IdlepushError | None = None
-            async with anyio.create_task_group() as tasks:
-                try:
-                    await self._start(tasks)
-                    await self._obey_signals(tasks)
-                    await self._stop()
-                except IdlepushError as error:  # leaves as itself below, not as a group of one
-                    trouble = error
-                tasks.cancel_scope.cancel()
-            if trouble is not None:
-                raise trouble
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as signals:
+            await self._token.read()
+            behind = Behind(reader=self.store, control=self, metrics=self.registry)
+            guarded = application(behind, self.config.http, self._token)
+            async with listening(guarded, self.config.http, stopping=behind.stopping) as self.url:
+                await self._watch(signals)
+
+    async def _watch(self, signals: AsyncIterator[signal.Signals]) -> None:
+        trouble: IdlepushError | None = None
+        async with anyio.create_task_group() as tasks:
+            try:
+                await self._start(tasks)
+                await self._obey(signals, tasks)
+                await self._stop()
+            except IdlepushError as error:  # leaves as itself below, not as a group of one
+                trouble = error
+            tasks.cancel_scope.cancel()
+        if trouble is not None:
+            raise trouble
 
     async def _start(self, tasks: anyio.abc.TaskGroup) -> None:
         paused = {row.name for row in await self.store.accounts() if row.state == State.PAUSED}
@@ -133,23 +148,26 @@ class Service:
         for chore in self._chores:
             tasks.start_soon(chore)
         self._has_started = True
+        self.systemd.ready(status_line(self.health.service))
 
     async def _stop(self) -> None:
+        self.systemd.stopping()
         await self.fleet.end()
         try:
             await self._standing.write()
         except StoreError as error:
             structlog.get_logger().error("store.trouble", reason=str(error))
 
-    async def _obey_signals(self, tasks: anyio.abc.TaskGroup) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1) as received:
-            async for number in received:
-                if number in (signal.SIGTERM, signal.SIGINT):
-                    return
-                if number == signal.SIGUSR1:
-                    self.fleet.wake()
-                else:
+    async def _obey(self, signals: AsyncIterator[signal.Signals], tasks: anyio.abc.TaskGroup) -> None:
+        """Do what the signals say; return when one says to end."""
+        async for number in signals:
+            match number:
+                case signal.SIGHUP:
                     tasks.start_soon(self._reload_or_say_why)
+                case signal.SIGUSR1:
+                    self.fleet.wake()
+                case _:
+                    return
 
     # Accounts
 
@@ -174,6 +192,9 @@ class Service:
             self.health.forget(name)
             self.metrics.forget(name)
             self._standing.forget(name)
+
+    def _host_of(self, account: str) -> str:
+        return self.config.accounts[account].endpoints[0][0] if account in self.config.accounts else ""
 
     # Control: what the HTTP interface may ask
 
@@ -208,7 +229,12 @@ class Service:
             ConfigError: it is.
         """
         async with self._reloading:
-            await self._go_on_with(self._loaded())
+            self.systemd.reloading()
+            try:
+                # In a thread: ten thousand accounts take seconds, and the loop has mail to look after.
+                await self._go_on_with(await anyio.to_thread.run_sync(self._loaded))
+            finally:
+                self.systemd.ready(status_line(self.health.service))
 
     def _loaded(self) -> Config:
         config = load(self.config.path, self._environment)
@@ -231,6 +257,8 @@ class Service:
             log.warning("http.token", reason=str(error))
 
     async def _reload_or_say_why(self) -> None:
+        if self._reloading.statistics().tasks_waiting:
+            return  # whoever waits reads what is there by then
         try:
             await self.reload()
         except ConfigError as error:
@@ -245,36 +273,11 @@ class Service:
         structlog.get_logger().info("account.purged", account=account)
         return True
 
-    # Chores, each for ever
-
-    async def _sweep(self) -> None:
-        """Take away what retention no longer keeps, now and then."""
-        while True:
-            try:
-                await self.store.sweep(retention(self.config.store, utc_now()))
-            except StoreError as error:
-                structlog.get_logger().error("store.trouble", reason=str(error))
-            await anyio.sleep(SWEEP_EVERY)
-
-    async def _judge(self) -> None:
-        """Find out who has been silent for too long."""
-        while True:
-            await anyio.sleep(JUDGE_EVERY)
-            self.health.tick()
-
-    async def _follow_log(self) -> None:
-        await self.metrics.follow_log(self.store)
-
-
-def retention(settings: StoreSettings, now: datetime) -> Sweep:
-    """Return what may be taken away at *now*."""
-    rows_before = now - timedelta(seconds=settings.retain_expunged)
-    bodies_before = rows_before if settings.keep_expunged_bodies else now - timedelta(seconds=BODIES_OUTLIVE_ROWS)
-    return Sweep(bodies_before=bodies_before, rows_before=rows_before)
-
 
 def tell_problems(config: Config) -> None:
-    """Log the account files that were skipped."""
+    """Log the account files that were skipped, and what works but is worth a change."""
+    for warning in config.warnings:
+        structlog.get_logger().warning("config.warning", reason=warning)
     for problem in config.problems:
         structlog.get_logger().error("config.skipped", file=str(problem.file), reason="; ".join(problem.sentences))
 

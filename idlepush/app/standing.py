@@ -47,13 +47,16 @@ class Standing:
 
     async def keep(self) -> None:
         """Write down what changed, as it does. For ever; a store that cannot be written is tried again."""
+        due = anyio.current_time() + EVERY
         while True:
-            with anyio.move_on_after(EVERY):
+            with anyio.move_on_at(due):
                 await self._hurry.wait()
-                self._hurry = anyio.Event()
-                await self._try(self._changed)
-                continue
-            await self._try(self._changed | self._touched)
+            self._hurry = anyio.Event()
+            names = set(self._changed)
+            if anyio.current_time() >= due:
+                due = anyio.current_time() + EVERY
+                names |= self._touched
+            await self._try(names)
 
     async def write(self) -> None:
         """Write down all that changed.

@@ -90,7 +90,7 @@ def _main(
 def main() -> None:
     """Run the command line; every error of ours is one readable sentence, never a traceback."""
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(prog_name="idlepush", standalone_mode=False))
     except typer.TyperException as error:
         # Not in a box: the reason is the last line.
         show = getattr(error, "show", None)

@@ -8,7 +8,12 @@ from idlepush.cli.options import ConfigOption, configuration
 from idlepush.cli.printing import complain
 from idlepush.config import json_schema, masked
 
-app = typer.Typer(name="config", help="Show the configuration that is in force, and its schema.", no_args_is_help=True)
+app = typer.Typer(
+    name="config",
+    help="Show the configuration that is in force, and its schema.",
+    epilog="Examples:\n\nidlepush config show\n\nidlepush config schema > idlepush.schema.json",
+    no_args_is_help=True,
+)
 
 
 @app.command(epilog="Examples:\n\nidlepush config show\n\nidlepush config show -c /etc/idlepush/idlepush.toml")

@@ -1,15 +1,14 @@
 """`demo`: the product with nothing to set up."""
 
 import logging
-import signal
 import sys
 from typing import Annotated
 
 import anyio
 import typer
 
+from idlepush.cli.ending import ending_cleanly
 from idlepush.cli.options import environment
-from idlepush.demo.show import show
 from idlepush.store.quantities import parse_duration
 from idlepush.telemetry import logs
 
@@ -32,11 +31,10 @@ def demo(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--for") from None
     logs.configure(logging.WARNING)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the service takes both
-    try:
+    with ending_cleanly():
+        from idlepush.demo.show import show  # noqa: PLC0415 - it takes its time
+
         anyio.run(
             lambda: show(seconds, colours=sys.stdout.isatty(), environment=environment()),
             backend_options={"use_uvloop": True},
         )
-    except KeyboardInterrupt:
-        return

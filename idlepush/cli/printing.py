@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 
 from idlepush.serve.lines import json_line
 from idlepush.sync.events import Json
@@ -35,6 +36,17 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, wra
     for row in rows:
         table.add_row(*(Text(printable(spelled(cell))) for cell in row))
     Console(file=sys.stdout, highlight=False).print(table)
+
+
+def ago(moment: str | None, now: datetime) -> str | None:
+    """Spell how long ago a record's moment is."""
+    if moment is None:
+        return None
+    seconds = (now - datetime.fromisoformat(moment)).total_seconds()
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return f"{max(0.0, seconds):.0f} s ago"
 
 
 def spelled(value: object) -> str:

@@ -2,13 +2,12 @@
 
 import typer
 
+from idlepush.app.clock import utc_now
 from idlepush.cli.options import ConfigOption, JsonOption, configuration
-from idlepush.cli.printing import print_record, print_table
+from idlepush.cli.printing import ago, print_record, print_table
 from idlepush.cli.standing import healths, standing
 
 app = typer.Typer()
-
-_COLUMNS = ("account", "state", "health", "messages", "backfill_remaining", "last_commit", "reason")
 
 
 @app.command(
@@ -24,9 +23,21 @@ def status(as_json: JsonOption = False, config: ConfigOption = None) -> None:
         for line in lines:
             print_record(line)
         return
+    now = utc_now()
     print_table(
-        ("account", "state", "health", "messages", "to come", "last commit", "reason"),
-        ([line[column] for column in _COLUMNS] for line in lines),
+        ("account", "state", "health", "messages", "to come", "changed", "reason"),
+        (
+            (
+                line["account"],
+                line["state"],
+                line["health"],
+                line["messages"],
+                line["backfill_remaining"],
+                ago(line["last_commit"], now),
+                line["reason"],
+            )
+            for line in lines
+        ),
         wrapped=("reason",),
     )
     if lines and not any(line["running"] for line in lines):

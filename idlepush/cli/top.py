@@ -7,6 +7,7 @@ import tty
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Annotated, Final
 
 import typer
@@ -15,8 +16,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from idlepush.app.clock import utc_now
 from idlepush.cli.options import ConfigOption, JsonOption, configuration
-from idlepush.cli.printing import print_record, spelled
+from idlepush.cli.printing import ago, print_record, spelled
 from idlepush.cli.standing import Record, standing
 from idlepush.config import Config
 from idlepush.errors import IdlepushError
@@ -31,8 +33,8 @@ _COLUMNS: Final = (
     ("health_score", "score", 36),
     ("messages", "messages", 48),
     ("backfill_remaining", "to come", 60),
-    ("last_commit", "last commit", 84),
-    ("reason", "reason", 110),
+    ("last_commit", "changed", 72),
+    ("reason", "reason", 96),
 )
 _STYLES: Final = {"healthy": "green", "warning": "yellow", "critical": "red"}
 
@@ -67,12 +69,12 @@ def _show_for_ever(settings: Config, every: float) -> None:
     console = Console(highlight=False)
     with _keys(), Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live:
         while True:
-            live.update(picture(standing(settings), console.width, console.height), refresh=True)
+            live.update(picture(standing(settings), utc_now(), console.width, console.height), refresh=True)
             if _pause(every) == "q":
                 return
 
 
-def picture(lines: Sequence[Record], width: int, height: int) -> Group:
+def picture(lines: Sequence[Record], now: datetime, width: int, height: int) -> Group:
     """Draw the screen: a line that sums up, then as many accounts as there is room for."""
     worst_first = sorted(lines, key=lambda line: (_score(line), str(line["account"])))
     columns = [(key, title) for key, title, least in _COLUMNS if width >= least]
@@ -80,8 +82,9 @@ def picture(lines: Sequence[Record], width: int, height: int) -> Group:
     for _, title in columns:
         table.add_column(title, no_wrap=True, overflow="ellipsis", header_style="bold")
     room = max(1, height - 4)
-    for line in worst_first[:room]:
-        style = _STYLES.get(str(line["health"]), "")
+    for shown in worst_first[:room]:
+        style = _STYLES.get(str(shown["health"]), "")
+        line = {**shown, "last_commit": ago(shown["last_commit"], now)}
         table.add_row(*(Text(printable(spelled(line[key]))) for key, _ in columns), style=style)
     hidden = len(worst_first) - room
     more = [Text(f"… and {hidden} more", style="dim")] if hidden > 0 else []
