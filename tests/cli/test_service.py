@@ -8,10 +8,12 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.cli.conftest import TOKEN, Configure, Serve, state_of
-from tests.live.service import Service, wait_until
+from tests.live.service import Service, service, wait_until
+from tests.live.test_store_faults import small_disk
 from tests.peers.dovecot import Dovecot, plain_message
 
 WRONG = 'password = "not-the-one"'
@@ -379,3 +381,78 @@ def test_top_keeps_the_accounts_on_the_screen_until_q(
             break
     assert top.wait(timeout=20) == 0
     os.close(ours)
+
+
+# The machine
+
+
+def fill(disk: Path) -> Path:
+    """Leave no space; deleting the file gives it back."""
+    ballast = disk / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+    return ballast
+
+
+def test_on_a_full_disk_the_interface_answers_and_it_goes_on_by_itself_once_there_is_space(
+    dovecot: Dovecot, configured: Configure, user: str, tmp_path: Path
+) -> None:
+    dovecot.deliver(user, plain_message("before"))
+    with small_disk(tmp_path, "6m") as disk:
+        toml = configured(user).replace("sqlite:///mirror.db", f"sqlite:///{disk}/mirror.db")
+        with service(tmp_path, toml) as running:
+            is_in(running, user, "watching")
+            ballast = fill(disk)
+            for number in range(40):
+                dovecot.deliver(user, plain_message("later") + os.urandom(8000).hex().encode() + b"%d\r\n" % number)
+            is_in(running, user, "backing_off")
+            assert "the store" in running.records("status")[0]["reason"]
+            assert "the store cannot be written" in running.records("health")[0]["reasons"][0]
+            assert running.records("messages", user) and running.records("events")
+            ballast.unlink()
+            wait_until(lambda: len(running.records("messages", user)) == 41, within=60, what="all of it")
+            is_in(running, user, "watching")
+            assert running.end() == 0
+
+
+def test_a_disk_that_is_full_when_an_old_store_is_opened_exits_with_1(
+    dovecot: Dovecot, configured: Configure, user: str, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path, "4m") as disk:
+        toml = configured(user).replace("sqlite:///mirror.db", f"sqlite:///{disk}/mirror.db")
+        with service(tmp_path, toml) as running:
+            is_in(running, user, "watching")
+            assert running.end() == 0
+            fill(disk)
+            done = run_once(running)
+        assert done.returncode == 1
+        assert "full" in done.stderr.splitlines()[-1]
+
+
+def test_systemd_is_told_of_the_beginning_a_reload_and_the_end(
+    dovecot: Dovecot, configured: Configure, tmp_path: Path, user: str
+) -> None:
+    made = Service(tmp_path)
+    made.write(configured(user))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(30)
+
+        def told(what: str) -> str:
+            while True:
+                said = manager.recv(4096).decode()
+                if said.startswith(what):
+                    return said
+
+        made.environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "200000"}
+        made.start()
+        assert made.process is not None
+        told("READY=1")
+        told("WATCHDOG=1")
+        made.process.send_signal(signal.SIGHUP)
+        assert "MONOTONIC_USEC" in told("RELOADING=1")
+        told("READY=1")
+        made.process.send_signal(signal.SIGTERM)
+        told("STOPPING=1")
+        assert made.process.wait(timeout=20) == 0
