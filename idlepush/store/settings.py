@@ -15,7 +15,7 @@ SQLITE: Final = "sqlite:///"
 class Settings(BaseModel):
     """A table of the configuration: frozen, no key but its own, no value coerced, no value shown in an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, defer_build=True)
 
 
 def _file(path: Path) -> Path:
