@@ -89,9 +89,10 @@ class Row:
     expunged: datetime | None = None
 
     @property
-    def by_place(self) -> tuple[str, str, bytes, int, int]:
-        """The key of the order by account, mailbox, UID."""
-        return self.mailbox.account, self.mailbox.name.text, self.mailbox.name.raw, self.uid, self.number
+    def by_place(self) -> tuple[str, str, bytes, int, int, int]:
+        """The key of the order by account, mailbox, UID; generations, while a reset is worked off, oldest first."""
+        mailbox = self.mailbox
+        return mailbox.account, mailbox.name.text, mailbox.name.raw, self.uid, self.generation.id, self.number
 
     @property
     def by_age(self) -> tuple[float, int]:
@@ -163,7 +164,8 @@ class Commit:
             # What this very change set knows to be gone is never introduced.
             if message.uid not in current.live and message.uid not in change.expunged:
                 self._take_in(current, message, mailbox)
-        for part in change.slices:
+        # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
+        for part in sorted(change.slices, key=lambda part: (part.uid, part.origin)):
             self._append(current, part)
         self._set_flags(current, change.flags)
         for row in current.among(change.expunged):
@@ -250,8 +252,6 @@ class Commit:
         if row.body is None and message.body is not None and message.complete:
             self._keep(row, message)
             self._tell(EventType.MESSAGE_BODY, mailbox, row, {"sha256": row.sha256})
-        elif row.body is None and row.part is None:
-            self._keep(row, message)
 
     def _insert(self, current: Generation, message: NewMessage, mailbox: Mailbox) -> Row:
         self._tables.last_row += 1

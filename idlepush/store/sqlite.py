@@ -93,14 +93,14 @@ class SqliteStore(SqliteReader):
         while self._position <= position:
             await self._moved_on.wait()
 
-    async def tend(self) -> None:
+    async def tend(self, *, every: float = IDLE_SECONDS) -> None:
         """Give the log's space back whenever nothing was written for a while. For ever: run it beside the service.
 
         Without it the log is only kept from growing, by a checkpoint each 8 MiB.
         """
         seen = -1
         while True:
-            await anyio.sleep(IDLE_SECONDS)
+            await anyio.sleep(every)
             written = self._writer.transactions
             if self._writer.has_log and self._writer.is_idle and seen == written:
                 await self._writer.checkpoint(truncate=True)

@@ -1,7 +1,7 @@
 """Raw messages in SQLite: cut into chunks of at most 256 KiB, compressed each for itself, equal ones stored once.
 
-    body    sha256, NULL while it is still coming; octets
-    chunk   (body, origin) → a zstd frame, or the octets themselves where that is shorter
+    body    sha256, NULL while it is still coming; octets; how many chunks
+    chunk   a zstd frame, or the octets themselves where that is shorter
 
 No statement holds more than a chunk, so a message of 50 MiB costs no more memory than a small one. Every function
 runs in the database's thread; those that write, within a transaction.
@@ -19,14 +19,18 @@ CHUNK: Final = 256 * 1024
 # Measured on mail: 277 MB/s and a ratio of 0.45; higher levels cost far more than they save (`speed.md`).
 _LEVEL: Final = 3
 
+# A body's chunks have the numbers from its own times this on: more than any message has.
+_CHUNKS: Final = 2**20
+
 _FIND: Final = "SELECT id FROM body WHERE sha256 = ?"
-_INSERT: Final = "INSERT INTO body (sha256, octets) VALUES (?, ?)"
-_INSERT_CHUNK: Final = "INSERT INTO body_chunk (body, origin, packed, data) VALUES (?, ?, ?, ?)"
-_KEPT: Final = "SELECT octets FROM body WHERE id = ?"
-_GROW: Final = "UPDATE body SET octets = octets + ? WHERE id = ?"
+_INSERT: Final = "INSERT INTO body (sha256, octets, chunks) VALUES (?, ?, ?)"
+_INSERT_CHUNK: Final = "INSERT INTO body_chunk (id, packed, data) VALUES (?, ?, ?)"
+_KEPT: Final = "SELECT octets, chunks FROM body WHERE id = ?"
+_GROW: Final = "UPDATE body SET octets = octets + ?, chunks = chunks + ? WHERE id = ?"
 _FINISH: Final = "UPDATE body SET sha256 = ? WHERE id = ?"
-_DELETE: Final = "DELETE FROM body WHERE id = ?"  # its chunks go with it
-_CHUNK_FROM: Final = "SELECT packed, data FROM body_chunk WHERE body = ? AND origin = ?"
+_DELETE: Final = "DELETE FROM body WHERE id = ?"
+_DELETE_CHUNKS: Final = "DELETE FROM body_chunk WHERE id BETWEEN ? AND ?"
+_CHUNK: Final = "SELECT packed, data FROM body_chunk WHERE id = ?"
 
 
 class Bodies:
@@ -58,10 +62,11 @@ class Bodies:
         octets: int = self._db.execute(_KEPT, (body,)).fetchone()[0]
         return octets
 
-    def append(self, body: int, origin: int, data: bytes) -> None:
-        """Store what follows the *origin* octets that are there."""
-        self._add_chunks(body, origin, data)
-        self._db.execute(_GROW, (len(data), body))
+    def append(self, body: int, data: bytes) -> None:
+        """Store what follows the octets that are there."""
+        _, count = self._db.execute(_KEPT, (body,)).fetchone()
+        self._add_chunks(body, count, data)
+        self._db.execute(_GROW, (len(data), _count(len(data)), body))
 
     def finish(self, body: int) -> tuple[int, bytes]:
         """Make a body whole; return its id, another one where an equal one is there already, and its SHA-256.
@@ -81,19 +86,20 @@ class Bodies:
     def drop(self, body: int) -> None:
         """Delete it; a foreign key sees to it that no row refers to it any more."""
         self._db.execute(_DELETE, (body,))
+        self._db.execute(_DELETE_CHUNKS, (body * _CHUNKS, (body + 1) * _CHUNKS - 1))
 
     def _inserted(self, sha256: bytes | None, octets: int) -> int:
-        body = self._db.execute(_INSERT, (sha256, octets)).lastrowid
+        body = self._db.execute(_INSERT, (sha256, octets, _count(octets))).lastrowid
         assert body is not None
         return body
 
-    def _add_chunks(self, body: int, origin: int, data: bytes) -> None:
-        for at in range(0, len(data), CHUNK):
+    def _add_chunks(self, body: int, first: int, data: bytes) -> None:
+        for number, at in enumerate(range(0, len(data), CHUNK), body * _CHUNKS + first):
             chunk = data[at : at + CHUNK]
             packed = self._compress(chunk)
             is_smaller = len(packed) < len(chunk)
             stored = packed if is_smaller else chunk
-            self._db.execute(_INSERT_CHUNK, (body, origin + at, is_smaller, stored))
+            self._db.execute(_INSERT_CHUNK, (number, is_smaller, stored))
             self.written += len(stored)
 
 
@@ -102,9 +108,9 @@ def sha256_of(raw: bytes) -> bytes:
     return hashlib.sha256(raw).digest()
 
 
-def chunk_at(db: sqlite3.Connection, body: int, origin: int) -> bytes | None:
-    """Return the chunk that begins at *origin*, None where there is none."""
-    found = db.execute(_CHUNK_FROM, (body, origin)).fetchone()
+def chunk_of(db: sqlite3.Connection, body: int, number: int) -> bytes | None:
+    """Return one chunk, counted from 0; None where there is none."""
+    found = db.execute(_CHUNK, (body * _CHUNKS + number,)).fetchone()
     if found is None:
         return None
     packed, data = found
@@ -113,7 +119,13 @@ def chunk_at(db: sqlite3.Connection, body: int, origin: int) -> bytes | None:
 
 def chunks(db: sqlite3.Connection, body: int) -> Iterator[bytes]:
     """Yield what is there of a body, in order."""
-    origin = 0
-    while chunk := chunk_at(db, body, origin):
+    (_, count) = db.execute(_KEPT, (body,)).fetchone()
+    for number in range(count):
+        chunk = chunk_of(db, body, number)
+        assert chunk is not None
         yield chunk
-        origin += len(chunk)
+
+
+def _count(octets: int) -> int:
+    """Return in how many chunks so many octets are stored."""
+    return -(-octets // CHUNK)

@@ -72,11 +72,12 @@ _INSERT_MESSAGE: Final = """
 _MOVE: Final = """
     UPDATE message SET generation = ?, uid = ?, flags = ?, modseq = ?, size = ?, internal_date = ? WHERE id = ?
 """
-_TAKE_BODY: Final = "UPDATE message SET body = ?, sha256 = ?, complete = ?, truncated = ? WHERE id = ?"
-_GROW_BODY: Final = "UPDATE message SET body = ? WHERE id = ?"
+_TAKE_BODY: Final = "UPDATE message SET body = ?, sha256 = ?, complete = 1, truncated = ? WHERE id = ?"
+_SET_BODY: Final = "UPDATE message SET body = ? WHERE id = ?"
 _FINISH_BODY: Final = "UPDATE message SET body = ?, sha256 = ?, complete = 1 WHERE id = ?"
 _SET_FLAGS: Final = "UPDATE message SET flags = ? WHERE id = ?"
-_EXPUNGE: Final = "UPDATE message SET expunged = ?, body = ? WHERE id = ?"
+# Without `body`: an UPDATE of a foreign key keeps a journal of its own, which makes 5,000 of them take 25 s, not 0.3.
+_EXPUNGE: Final = "UPDATE message SET expunged = ? WHERE id = ?"
 
 
 def commit(transaction: Transaction, change: ChangeSet) -> Committed:
@@ -125,7 +126,8 @@ class _Commit:
 
         if change.new:
             self._take_in(generation, checkpoint.uidvalidity)
-        for part in change.slices:
+        # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
+        for part in sorted(change.slices, key=lambda part: (part.uid, part.origin)):
             self._append(generation, checkpoint.uidvalidity, part)
         for uid, flags in sorted(change.flags.items()):
             self._set_flags(generation, checkpoint.uidvalidity, uid, flags)
@@ -135,7 +137,7 @@ class _Commit:
             self._expunge(self._db.execute(_LIVE_OLDER, (self._mailbox.id, generation)).fetchall())
 
         self._quarantine(generation)
-        self._advance(generation, advance(checkpoint, change))
+        self._advance(generation, checkpoint)
         return Committed(
             position=self._transaction.position,
             new=self._told[EventType.MESSAGE_NEW],
@@ -159,9 +161,11 @@ class _Commit:
         else:
             self._tell(EventType.MAILBOX_RESET, begin.uidvalidity, {"uidvalidity_before": before.uidvalidity})
 
-    def _advance(self, generation: int, after: Checkpoint) -> None:
+    def _advance(self, generation: int, before: Checkpoint) -> None:
+        after = advance(before, self._change)
         more = self._alive.pop(generation, 0)
-        self._db.execute(_ADVANCE, (after.high, spell_holes(after.holes), after.modseq, more, generation))
+        if more or after != before:  # what changes nothing writes nothing
+            self._db.execute(_ADVANCE, (after.high, spell_holes(after.holes), after.modseq, more, generation))
         self._db.executemany(_COUNT_OLDER, [(more, older) for older, more in self._alive.items()])
         if self._change.looked_at is not None:
             self._db.execute(_LOOKED_AT, (micros(self._change.looked_at), self._mailbox.id))
@@ -185,10 +189,10 @@ class _Commit:
         new = self._change.new
         uids = [message.uid for message in new]
         there = self._db.execute(_LIVE_UIDS, (self._mailbox.id, min(uids), max(uids), generation))
-        # What this very change set knows to be gone is never introduced.
         passed_over = {uid for (uid,) in there}
         is_reset = self._db.execute(_OLDER_ALIVE, (self._mailbox.id, generation)).fetchone() is not None
         for message in new:
+            # What this very change set knows to be gone is never introduced.
             if message.uid in passed_over or message.uid in self._change.expunged:
                 continue
             passed_over.add(message.uid)
@@ -248,17 +252,12 @@ class _Commit:
         details = details_of_move(message.flags, mailbox=self._mailbox.name, uidvalidity=row.uidvalidity, uid=row.uid)
         self._tell(EventType.MESSAGE_MOVED, uidvalidity, details, row.id, message.uid)
 
-        is_whole = row.complete and row.body is not None
-        brings_all = message.complete and message.body is not None
-        if brings_all and not is_whole:
-            body, sha256 = self._body_of(message)
-            self._db.execute(_TAKE_BODY, (body, sha256, message.complete, message.truncated, row.id))
+        if message.body is not None and message.complete and not (row.complete and row.body is not None):
+            body, sha256 = self._bodies.store(message.body)
+            self._db.execute(_TAKE_BODY, (body, sha256, message.truncated, row.id))
             if row.body is not None:
                 self._bodies.drop(row.body)
             self._tell_body(uidvalidity, row.id, message.uid, sha256)
-        elif row.complete and row.body is None:
-            body, sha256 = self._body_of(message)
-            self._db.execute(_TAKE_BODY, (body, sha256, message.complete, message.truncated, row.id))
 
     # ---- long bodies
 
@@ -271,9 +270,9 @@ class _Commit:
         if part.origin != kept:
             return
         body = self._bodies.begin(b"") if row.body is None else row.body
-        self._bodies.append(body, kept, part.data)
+        self._bodies.append(body, part.data)
         if not part.final:
-            self._db.execute(_GROW_BODY, (body, row.id))
+            self._db.execute(_SET_BODY, (body, row.id))
             return
 
         whole, sha256 = self._bodies.finish(body)
@@ -302,10 +301,10 @@ class _Commit:
     def _expunge(self, found: Iterable[tuple[Any, ...]]) -> None:
         for columns in found:
             row = _Known(*columns)
+            self._db.execute(_EXPUNGE, (self._transaction.now, row.id))
             # What has come of a body that will never be whole goes with the row; a whole one is left to `sweep`.
-            body = row.body if row.complete else None
-            self._db.execute(_EXPUNGE, (self._transaction.now, body, row.id))
-            if row.body is not None and body is None:
+            if row.body is not None and not row.complete:
+                self._db.execute(_SET_BODY, (None, row.id))
                 self._bodies.drop(row.body)
             self._alive[row.generation] -= 1
             self._tell(EventType.MESSAGE_EXPUNGED, row.uidvalidity, {}, row.id, row.uid)
@@ -331,6 +330,5 @@ class _Commit:
             uid=uid,
         )
 
-    def _tell_body(self, uidvalidity: int, message: int, uid: int, sha256: bytes | None) -> None:
-        assert sha256 is not None
+    def _tell_body(self, uidvalidity: int, message: int, uid: int, sha256: bytes) -> None:
         self._tell(EventType.MESSAGE_BODY, uidvalidity, {"sha256": sha256.hex()}, message, uid)

@@ -6,6 +6,7 @@ thousandth page costs what the first does, and rows that come or go meanwhile sh
 
 # ruff: noqa: S608 - statements are put together from constants alone
 
+import heapq
 import sqlite3
 from collections import deque
 from dataclasses import dataclass
@@ -32,20 +33,14 @@ _BY_PLACE: Final = f"""
     ORDER BY message.uid, message.generation, message.id
     LIMIT ?
 """
-# The inner query has all it needs in the index, and sorts keys, not rows.
-_BY_AGE: Final = f"""
-    {MESSAGES}
-    WHERE message.id IN (
-        SELECT message.id FROM message
-        WHERE message.mailbox IN (
-              SELECT id FROM mailbox
-              WHERE (:account IS NULL OR account = :account) AND (:raw IS NULL OR raw = :raw)
-          )
-          AND message.expunged IS %s AND ({_AGE}, message.id) < (:age, :id)
-        ORDER BY {_AGE} DESC, message.id DESC
-        LIMIT :count
-    )
+_BY_ID: Final = f"{MESSAGES} WHERE message.id = ?"
+# `age <= ?` twice over: a comparison of pairs would not be looked up in an index of an expression.
+_NEWEST_KEYS: Final = f"""
+    SELECT {_AGE}, message.id FROM message
+    WHERE message.mailbox = :mailbox AND message.expunged IS %s
+      AND {_AGE} <= :age AND ({_AGE} < :age OR message.id < :id)
     ORDER BY {_AGE} DESC, message.id DESC
+    LIMIT :count
 """
 _MAILBOXES: Final = """
     SELECT account, name, raw, id FROM mailbox
@@ -128,15 +123,19 @@ class ByAge:
     def __init__(self, account: str | None, mailbox: MailboxName | None, last: Place | None, *, expunged: bool) -> None:
         self._filter = {"account": account, "raw": None if mailbox is None else mailbox.raw}
         self._key = last.by_age if last else _YOUNGER_THAN_ALL
-        self._sql = _BY_AGE % ("NOT NULL" if expunged else "NULL")
+        self._sql = _NEWEST_KEYS % ("NOT NULL" if expunged else "NULL")
 
     def page(self, db: sqlite3.Connection, count: int) -> list[MessageRow]:
-        """See `Listing.page`."""
+        """See `Listing.page`: the newest of each mailbox, and of these the newest."""
         age, number = self._key
-        found = db.execute(self._sql, {**self._filter, "age": age, "id": number, "count": count}).fetchall()
-        if found:
-            self._key = found[-1][-1], found[-1][0]
-        return [message_from(columns) for columns in found]
+        keys: list[tuple[int, int]] = []
+        for *_, mailbox in db.execute(_MAILBOXES, self._filter).fetchall():
+            keys += db.execute(self._sql, {"mailbox": mailbox, "age": age, "id": number, "count": count})
+        newest = heapq.nlargest(count, keys)
+        if newest:
+            self._key = newest[-1]
+        rows = [db.execute(_BY_ID, (number,)).fetchone() for _, number in newest]
+        return [message_from(columns) for columns in rows]
 
 
 def _key_by_uid(columns: tuple[Any, ...]) -> tuple[int, int, int]:

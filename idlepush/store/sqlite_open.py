@@ -24,6 +24,7 @@ Migration = tuple[int, str]
 
 APPLICATION_ID: Final = int.from_bytes(b"idlp")
 PAGE_SIZE: Final = 16384
+SMALLEST_DATABASE: Final = 512
 
 # Short, since a write that finds the database locked is tried again without holding the thread (sqlite_writer.py).
 WRITER_BUSY_MS: Final = 250
@@ -80,7 +81,9 @@ def connect_writer(path: Path, migrations: Sequence[Migration]) -> sqlite3.Conne
     """
     if path.is_dir():
         raise StoreError(f"{path} is a directory")
-    if not path.exists():
+    if path.exists():
+        _check_size(path)
+    else:
         # SQLite would go by the umask; its -wal and -shm files take over the mode of the database.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     db = sqlite3.connect(_uri(path, "rw"), uri=True, isolation_level=None, cached_statements=256)
@@ -104,6 +107,7 @@ def connect_reader(path: Path, newest: int) -> sqlite3.Connection:
     """
     if not path.exists():
         raise StoreError(f"there is no store at {path}")
+    _check_size(path)
     # mode=ro: a connection that may write would checkpoint when it is the last one to close, and only the writer may.
     db = sqlite3.connect(_uri(path, "ro"), uri=True, isolation_level=None, cached_statements=256)
     try:
@@ -141,6 +145,12 @@ def _version(db: sqlite3.Connection, path: Path, newest: int) -> int:
             "upgrade, or restore the backup that was made before its migration"
         )
     return int(version)
+
+
+def _check_size(path: Path) -> None:
+    """SQLite takes a file too short to be a database for an empty one, and would write over it."""
+    if 0 < path.stat().st_size < SMALLEST_DATABASE:
+        raise StoreError(f"{path} is not an SQLite database")
 
 
 def _check_migrated(path: Path, version: int, newest: int) -> None:

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import anyio
+import anyio.lowlevel
 
 from idlepush.errors import StoreError
 from idlepush.imap.types import MAX_UID, Flags, MailboxName, Uid
@@ -21,7 +22,7 @@ from idlepush.imap.uidset import UidSet
 from idlepush.store import sqlite_alerts
 from idlepush.store.base import AccountRow, AlertRow, MailboxRow, MessageRow, Mirror
 from idlepush.store.spelling import number_of, span
-from idlepush.store.sqlite_bodies import chunk_at
+from idlepush.store.sqlite_bodies import chunk_of
 from idlepush.store.sqlite_listing import MESSAGES, ByAge, ByPlace, Listing, place_of
 from idlepush.store.sqlite_rows import (
     EVENT_COLUMNS,
@@ -30,6 +31,7 @@ from idlepush.store.sqlite_rows import (
     event_from,
     flags_from,
     holes_from,
+    last_position,
     message_from,
     moment_of,
     moment_or_none,
@@ -50,12 +52,11 @@ _BY_UID: Final = f"""
       AND message.uid = ? AND message.generation = mailbox.generation AND message.expunged IS NULL
 """
 _BODY_OF: Final = """
-    SELECT body.id, body.octets FROM message JOIN body ON body.id = message.body
+    SELECT body.id, body.chunks FROM message JOIN body ON body.id = message.body
     WHERE message.id = ? AND body.sha256 IS NOT NULL
 """
 
 _EVENTS: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE position > ? ORDER BY position LIMIT ?"
-_POSITION: Final = "SELECT position FROM log"
 _ACCOUNTS: Final = "SELECT name, state, since, class, reason, details FROM account ORDER BY name"
 _MAILBOXES: Final = """
     SELECT mailbox.account, mailbox.name, mailbox.raw, mailbox.state, current.uidvalidity, current.holes,
@@ -134,14 +135,12 @@ class SqliteReader:
         found = await self._first(_BODY_OF, (number_of(id),))
         if found is None:
             raise KeyError(id)
-        body, octets = found
-        origin = 0
-        while origin < octets:
-            chunk = await self._chunk(body, origin)
+        body, chunks = found
+        for number in range(chunks):
+            chunk = await self._chunk(body, number)
             if chunk is None:
                 raise StoreError(f"the body of message {id} was swept while it was read")
             yield chunk
-            origin += len(chunk)
 
     async def find(self, account: str, mailbox: MailboxName, uid: int) -> MessageRow | None:
         """See `Reader.find`."""
@@ -155,8 +154,7 @@ class SqliteReader:
 
     async def position(self) -> int:
         """See `Reader.position`."""
-        found = await self._first(_POSITION, ())
-        return 0 if found is None else int(found[0])
+        return await self._ask(last_position)
 
     async def wait_beyond(self, position: int) -> None:
         """See `Reader.wait_beyond`; another process is asked five times a second."""
@@ -200,6 +198,7 @@ class SqliteReader:
     # ---- within
 
     async def _ask(self, question: Callable[[sqlite3.Connection], Result]) -> Result:
+        await anyio.lowlevel.checkpoint_if_cancelled()
         return await next(self._turns).run(question)
 
     async def _first(self, sql: str, values: tuple[Any, ...]) -> tuple[Any, ...] | None:
@@ -213,8 +212,8 @@ class SqliteReader:
         found = await self._first(sql, values)
         return None if found is None else message_from(found)
 
-    async def _chunk(self, body: int, origin: int) -> bytes | None:
-        return await self._ask(lambda db: chunk_at(db, body, origin))
+    async def _chunk(self, body: int, number: int) -> bytes | None:
+        return await self._ask(lambda db: chunk_of(db, body, number))
 
     async def _page(self, listing: Listing, count: int) -> list[MessageRow]:
         return await self._ask(lambda db: listing.page(db, count))

@@ -1,8 +1,10 @@
 """How values stand in SQLite's columns: moments as microseconds since 1970, lists as JSON, the absent as NULL."""
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any, Final
 
 from idlepush.imap.types import Flags, ModSeq, Uid, UidValidity
@@ -11,6 +13,9 @@ from idlepush.store.spelling import spell_id, utc
 from idlepush.sync.checkpoint import Checkpoint, Hole
 from idlepush.sync.events import Event, EventType, FoundBy, Json
 from idlepush.sync.message import Address
+
+# Made once: json.dumps() with settings makes one each time, which takes longer than the spelling.
+_JSON: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -22,12 +27,15 @@ MESSAGE_COLUMNS: Final = """
     message.expunged
 """
 
+# AUTOINCREMENT keeps the last position here, which is one page less a commit than a counter of our own.
+_LAST_POSITION: Final = "SELECT seq FROM sqlite_sequence WHERE name = 'event'"
+
 EVENT_COLUMNS: Final = "position, time, account, type, message, mailbox, uidvalidity, uid, details"
 
 
 def spell_json(value: Any) -> str:
     """Spell *value* in as few octets as JSON allows, readable for a person with a database browser."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _JSON.encode(value)
 
 
 def micros(moment: datetime) -> int:
@@ -50,6 +58,7 @@ def moment_or_none(since_1970: int | None) -> datetime | None:
     return None if since_1970 is None else moment_of(since_1970)
 
 
+@lru_cache(maxsize=1024)  # a mailbox knows few sets of flags, and each message has one of them
 def spell_flags(flags: Flags) -> str:
     """Spell flags, sorted: equal sets are equal texts."""
     return spell_json(sorted(flags))
@@ -108,6 +117,12 @@ def message_from(columns: tuple[Any, ...]) -> MessageRow:
         sha256=None if sha256 is None else sha256.hex(),
         expunged=moment_or_none(expunged),
     )
+
+
+def last_position(db: sqlite3.Connection) -> int:
+    """Return the position of the last event ever written, 0 where there was none."""
+    found = db.execute(_LAST_POSITION).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def event_from(columns: tuple[Any, ...]) -> Event:

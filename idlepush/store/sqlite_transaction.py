@@ -8,7 +8,7 @@ from typing import Final
 
 from idlepush.imap.types import MailboxName
 from idlepush.store.sqlite_bodies import Bodies
-from idlepush.store.sqlite_rows import EVENT_COLUMNS, checkpoint_from, micros, spell_json
+from idlepush.store.sqlite_rows import EVENT_COLUMNS, checkpoint_from, last_position, micros, spell_json
 from idlepush.sync.checkpoint import Checkpoint
 from idlepush.sync.events import EventType, Json
 
@@ -29,8 +29,8 @@ class Transaction:
         self.db = db
         self.bodies = bodies
         self.now = micros(now)
-        self.position: int = db.execute("SELECT position FROM log").fetchone()[0]
-        self._began_at = self.position
+        self.position = last_position(db)
+        self._events: list[tuple[int | str | None, ...]] = []
 
     def tell(
         self,
@@ -43,21 +43,20 @@ class Transaction:
         uidvalidity: int | None = None,
         uid: int | None = None,
     ) -> None:
-        """Write a line of the log."""
+        """Write a line of the log; it is there after `write_events`."""
         self.position += 1
-        self.db.execute(
-            _INSERT_EVENT,
-            (
-                *(self.position, self.now, account, type.value),
-                *(message, mailbox, uidvalidity, uid, spell_json(details)),
-            ),
-        )
+        place = (message, mailbox, uidvalidity, uid)
+        self._events.append((self.position, self.now, account, type.value, *place, spell_json(details)))
 
-    def end(self) -> None:
-        """Store where the log ends now; the last statement before COMMIT."""
-        if self.position == self._began_at:
-            return  # a transaction that changed nothing costs no write
-        self.db.execute("UPDATE log SET position = ?", (self.position,))
+    def write_events(self) -> None:
+        """Write what was told."""
+        self.db.executemany(_INSERT_EVENT, self._events)
+        self._events.clear()
+
+    def forget_events(self) -> None:
+        """Take back what was told and not yet written."""
+        self.position -= len(self._events)
+        self._events.clear()
 
 
 @dataclass(slots=True)

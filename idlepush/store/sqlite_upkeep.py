@@ -46,8 +46,14 @@ _OLD_BODIES: Final = """
 _LET_GO: Final = "UPDATE message SET body = NULL WHERE body = ?"
 
 _OLD_ROWS: Final = "SELECT id, body FROM message WHERE expunged < ? LIMIT ?"
+# Live rows and expunged ones are in indexes of their own.
 _ROWS_OF: Final = """
-    SELECT id, body FROM message WHERE mailbox IN (SELECT id FROM mailbox WHERE account = ?) LIMIT ?
+    SELECT id, body FROM message
+    WHERE mailbox IN (SELECT id FROM mailbox WHERE account = :account) AND expunged IS NULL
+    UNION ALL
+    SELECT id, body FROM message
+    WHERE mailbox IN (SELECT id FROM mailbox WHERE account = :account) AND expunged IS NOT NULL
+    LIMIT :step
 """
 _DELETE_ROW: Final = "DELETE FROM message WHERE id = ?"
 _IS_REFERRED_TO: Final = "SELECT 1 FROM message WHERE body = ? LIMIT 1"
@@ -55,8 +61,13 @@ _IS_REFERRED_TO: Final = "SELECT 1 FROM message WHERE body = ? LIMIT 1"
 # A generation that ended is kept for as long as a row tells its UIDVALIDITY.
 _EMPTY_GENERATIONS: Final = """
     SELECT generation.id FROM generation
-    WHERE NOT EXISTS (SELECT 1 FROM mailbox WHERE mailbox.generation = generation.id)
-      AND NOT EXISTS (SELECT 1 FROM message WHERE message.generation = generation.id)
+    WHERE generation.alive = 0
+      AND NOT EXISTS (SELECT 1 FROM mailbox WHERE mailbox.generation = generation.id)
+      AND NOT EXISTS (
+          SELECT 1 FROM message
+          WHERE message.mailbox = generation.mailbox AND message.generation = generation.id
+            AND message.expunged IS NOT NULL
+      )
 """
 
 
@@ -112,7 +123,7 @@ def purge_begin(transaction: Transaction, account: str) -> None:
 def purge_step(transaction: Transaction, account: str) -> bool:
     """Delete some of an account's rows, with the last of them its mailboxes; return whether there is more to do."""
     db = transaction.db
-    rows = db.execute(_ROWS_OF, (account, STEP_ROWS)).fetchall()
+    rows = db.execute(_ROWS_OF, {"account": account, "step": STEP_ROWS}).fetchall()
     if rows:
         _delete_rows(transaction, rows)
         return True

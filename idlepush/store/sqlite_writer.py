@@ -7,7 +7,7 @@ A transaction costs an fsync, whatever is in it. So there is no queue with a tas
 
     urgent first, and never together with bulk        a push does not wait for a window's bodies
     bulk ends at 256 KiB or 20 ms, or when a push comes     nor for a long transaction
-    a SAVEPOINT each                                  what one change does wrong, it does to itself
+    a SAVEPOINT each, where several share one         what one change does wrong, it does to itself
 
 A caller that is cancelled before its change is in a transaction takes it back whole; once it is in one, it is written
 whole. Nothing is reported written before COMMIT has returned.
@@ -24,6 +24,7 @@ from datetime import datetime
 from typing import Final, Generic, TypeVar, cast
 
 import anyio
+import anyio.lowlevel
 
 from idlepush.errors import StoreError
 from idlepush.store.sqlite_bodies import Bodies
@@ -89,9 +90,9 @@ class _Batch:
             while self.waiting and (not self.tried or not (self._hurry() or time.monotonic() > deadline)):
                 unit = self.waiting.popleft()
                 self.tried.append(unit)
-                _attempt(transaction, unit)
-            transaction.end()
-            db.execute("COMMIT")
+                _attempt(transaction, unit, is_alone=len(self.tried) == 1 and not self.waiting)
+            if db.in_transaction:
+                db.execute("COMMIT")
             self.position = transaction.position
         except Exception as error:
             if db.in_transaction:
@@ -105,21 +106,24 @@ class _Batch:
         return isinstance(self.failure, sqlite3.Error) and is_busy(self.failure)
 
 
-def _attempt(transaction: Transaction, unit: "_Unit[object]") -> None:
-    """Write one unit, or leave no trace of it."""
-    db, position = transaction.db, transaction.position
+def _attempt(transaction: Transaction, unit: "_Unit[object]", *, is_alone: bool) -> None:
+    """Write one unit, or leave no trace of it; of one that is alone in its transaction, by ending that."""
+    db = transaction.db
     unit.error = None
-    db.execute("SAVEPOINT unit")
+    if not is_alone:
+        db.execute("SAVEPOINT unit")  # not for nothing: every page that is written is copied first
     try:
         unit.outcome = unit.task(transaction)
+        transaction.write_events()
     except Exception as error:
         # Whatever is wrong with this unit alone, a bug of ours included, must not reach the others.
         if concerns_all(error) or not db.in_transaction:
             raise
-        db.execute("ROLLBACK TO unit")
-        transaction.position = position
+        db.execute("ROLLBACK" if is_alone else "ROLLBACK TO unit")
+        transaction.forget_events()
         unit.error = error
-    db.execute("RELEASE unit")
+    if not is_alone:
+        db.execute("RELEASE unit")
 
 
 class Writer:
@@ -154,6 +158,8 @@ class Writer:
             StoreError: it could not be written, and nothing of it was; all else that *task* raises passes through,
                 with the same promise.
         """
+        # What follows may never be cancelled, where nobody else writes: a loop of commits must be.
+        await anyio.lowlevel.checkpoint_if_cancelled()
         if self.is_closed:
             raise StoreError(f"the store {self._database.path} is closed")
         unit = cast("_Unit[object]", _Unit(task, octets))

@@ -140,7 +140,7 @@ def replayed(events: list[Event]) -> Mapping[str, tuple[str, str, int, int, tupl
             case EventType.MESSAGE_EXPUNGED, str(id):
                 del live[id]
             case EventType.MAILBOX_GONE, _:
-                live = {id: one for id, one in live.items() if one[:2] != (event.account, event.mailbox)}
+                live = {name: one for name, one in live.items() if one[:2] != (event.account, event.mailbox)}
             case _:
                 pass
     return live

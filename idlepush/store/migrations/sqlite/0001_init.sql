@@ -41,6 +41,7 @@ CREATE TABLE generation (
 ) STRICT;
 
 CREATE INDEX generation_by_mailbox ON generation (mailbox);
+CREATE INDEX mailbox_by_generation ON mailbox (generation);
 
 CREATE TABLE quarantine (
     generation INTEGER NOT NULL REFERENCES generation (id),
@@ -54,21 +55,21 @@ CREATE TABLE quarantine (
 CREATE TABLE body (
     id     INTEGER PRIMARY KEY AUTOINCREMENT, -- never used again: a reader may still be walking its chunks
     sha256 BLOB UNIQUE,                       -- NULL until it is whole
-    octets INTEGER NOT NULL                   -- as many as are kept
+    octets INTEGER NOT NULL,                  -- as many as are kept
+    chunks INTEGER NOT NULL                   -- in so many chunks
 ) STRICT;
 
+-- One B-tree in the order of writing: a key of two columns would be an index beside it, and a page more each commit.
 CREATE TABLE body_chunk (
-    body   INTEGER NOT NULL REFERENCES body (id) ON DELETE CASCADE,
-    origin INTEGER NOT NULL, -- offset of its first octet in the body
-    packed INTEGER NOT NULL, -- 1: data is a zstd frame; 0: the octets themselves
-    data   BLOB NOT NULL,
-    PRIMARY KEY (body, origin)
+    id     INTEGER PRIMARY KEY, -- body * 2^20 + its place among the body's chunks, from 0
+    packed INTEGER NOT NULL,    -- 1: data is a zstd frame; 0: the octets themselves
+    data   BLOB NOT NULL
 ) STRICT;
 
 CREATE TABLE message (
     id            INTEGER PRIMARY KEY AUTOINCREMENT, -- outside it is a message's name for ever
-    mailbox       INTEGER NOT NULL REFERENCES mailbox (id),
-    generation    INTEGER NOT NULL REFERENCES generation (id),
+    mailbox       INTEGER NOT NULL, -- no foreign keys here: each would need an index of its own, on every insert,
+    generation    INTEGER NOT NULL, -- to guard what is deleted by retention alone, once no row is left
     uid           INTEGER NOT NULL,
     fingerprint   BLOB NOT NULL,
     message_id    TEXT,
@@ -105,7 +106,7 @@ CREATE INDEX message_body ON message (body) WHERE body IS NOT NULL;
 CREATE INDEX message_gone ON message (expunged) WHERE expunged IS NOT NULL;
 
 CREATE TABLE event (
-    position    INTEGER PRIMARY KEY,
+    position    INTEGER PRIMARY KEY AUTOINCREMENT, -- the last one given out outlives a cut of the log
     time        INTEGER NOT NULL,
     account     TEXT NOT NULL,
     type        TEXT NOT NULL,
@@ -115,11 +116,3 @@ CREATE TABLE event (
     uid         INTEGER,
     details     TEXT NOT NULL -- JSON object
 ) STRICT;
-
--- The last position that was given out, moved by the transaction that writes the events; survives a cut of the log.
-CREATE TABLE log (
-    only     INTEGER PRIMARY KEY CHECK (only = 1),
-    position INTEGER NOT NULL
-) STRICT;
-
-INSERT INTO log (only, position) VALUES (1, 0);
