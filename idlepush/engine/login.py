@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
-from idlepush.engine.connection import Dial, Endpoint, dial_tcp
 from idlepush.engine.credentials import read_secret
+from idlepush.engine.dial import Dial, Endpoint, dial_tcp
 from idlepush.engine.limits import LoginLimit
-from idlepush.engine.session import Login, Session, open_session
+from idlepush.engine.sasl import Login
+from idlepush.engine.session import Session, open_session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.tls import context
 from idlepush.errors import FailureClass, MailboxUnavailable, Trouble

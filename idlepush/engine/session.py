@@ -4,17 +4,16 @@ Every command says which untagged responses are its answer; all others are hints
 mailbox. A UID that a command in flight asked for is an answer, every other one a hint (`sync.md`, Fetch).
 """
 
-import base64
-import binascii
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 import anyio
 
 import idlepush
-from idlepush.engine.connection import Ask, Connection, Dial, Endpoint, IdleEnd, connect, dial_tcp
-from idlepush.engine.credentials import Secret
+from idlepush.engine.connection import Ask, Connection, IdleEnd, connect
+from idlepush.engine.dial import Dial, Endpoint, dial_tcp
+from idlepush.engine.sasl import Challenges, Login, login_command, scrubber
 from idlepush.engine.wake import Wake
 from idlepush.errors import (
     AuthenticationFailed,
@@ -58,16 +57,6 @@ WHOLE: Final = f"(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[]<0.{SLICE}>)"
 HEADER: Final = f"(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER]<0.{SLICE}>)"
 _STATUS_ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
 _SEARCH_WINDOW: Final = 150_000
-_MOST_CHALLENGES: Final = 10
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Login:
-    """Who logs in, and how: `auth` is "password", "xoauth2" or "oauthbearer"."""
-
-    username: str
-    secret: Secret
-    auth: str = "password"
 
 
 class Session:
@@ -133,7 +122,7 @@ class Session:
             Trouble: everything else.
         """
         connection, endpoint = self._connection, self._connection.endpoint
-        connection.scrub = _scrubber(login)
+        connection.scrub = scrubber(login)
         greeting = await connection.greeting()
         if endpoint.starttls:
             if greeting.status is Status.PREAUTH:
@@ -164,8 +153,8 @@ class Session:
     async def _authenticate(self, login: Login) -> None:
         offered = self.capabilities
         ir = "SASL-IR" in offered
-        command, answer = self._login_command(login, offered, initial_response=ir)
-        challenges = _Challenges(None if ir else answer)
+        command, answer = login_command(login, offered, self._connection.endpoint, initial_response=ir)
+        challenges = Challenges(None if ir else answer)
         self.capabilities = frozenset()
         try:
             (done,) = await self._connection.run(Ask(command, respond=challenges.respond if answer else None))
@@ -175,25 +164,6 @@ class Session:
                 raise AuthenticationFailed(self._connection.scrub(f"{refused}{detail}")) from None
             raise
         self._learn(done)
-
-    def _login_command(
-        self, login: Login, offered: frozenset[str], *, initial_response: bool
-    ) -> tuple[commands.Command, bytes | None]:
-        """Return the command that logs in, and what answers its first challenge (None: LOGIN has none)."""
-        name, secret, at = login.username, login.secret.reveal(), self._connection.endpoint
-        ir = initial_response
-        if login.auth == "xoauth2":
-            command = commands.authenticate_xoauth2(name, secret, initial_response=ir)
-            return command, commands.xoauth2_answer(name, secret).line
-        if login.auth == "oauthbearer":
-            command = commands.authenticate_oauthbearer(name, at.host, at.port, secret, initial_response=ir)
-            return command, commands.oauthbearer_answer(name, at.host, at.port, secret).line
-        if "AUTH=PLAIN" in offered:
-            command = commands.authenticate_plain(name, secret, initial_response=ir)
-            return command, commands.plain_answer(name, secret).line
-        if "LOGINDISABLED" in offered:
-            raise AuthenticationFailed("the server offers no way to log in with a password on this connection")
-        return commands.login(name, secret, literals=_literals(offered)), None
 
     def _learn(self, done: Completion) -> None:
         # RFC 9051 section 7.1: what was known before a login is void; only what its completion says counts.
@@ -455,58 +425,8 @@ def _joined(before: Fetch, said: Fetch) -> Fetch:
     )
 
 
-class _Challenges:
-    """Answers the server's challenges in AUTHENTICATE (RFC 9051 section 6.2.2, RFC 7628 section 3.2.3)."""
-
-    def __init__(self, answer: bytes | None) -> None:
-        self._answer = answer
-        self._rounds = 0
-        self.error: str | None = None
-        """What an OAuth server says is wrong with the token."""
-
-    def respond(self, challenge: bytes) -> bytes:
-        """Return the line that answers *challenge*: the credentials once, then nothing but empty lines."""
-        self._rounds += 1
-        if self._rounds > _MOST_CHALLENGES:
-            raise RemoteProtocolError("the server goes on challenging for ever")
-        answer, self._answer = self._answer, None
-        if answer is not None:
-            return answer
-        try:
-            self.error = base64.b64decode(challenge, validate=True).decode("ascii", "replace")[:200]
-        except binascii.Error:
-            self.error = None
-        return commands.EMPTY_ANSWER
-
-
-def _literals(offered: frozenset[str]) -> commands.Literals:
-    if "LITERAL+" in offered:
-        return commands.Literals.PLUS
-    return commands.Literals.MINUS if "LITERAL-" in offered else commands.Literals.SYNC
-
-
 def _unavailable(mailbox: MailboxName, refused: Refused) -> MailboxUnavailable:
     return MailboxUnavailable(f"{mailbox}: {refused}", failure_class=refused.failure_class)
-
-
-def _scrubber(login: Login) -> Callable[[str], str]:
-    """Return what takes the secret, plain or in base64, out of a server's words (some echo what they were sent)."""
-    secret, name = login.secret.reveal(), login.username
-    plain = secret.encode()
-    spelled = {
-        secret,
-        base64.b64encode(plain).decode(),
-        base64.b64encode(b"\0" + name.encode() + b"\0" + plain).decode(),
-        secret.replace("\\", "\\\\").replace('"', '\\"'),
-    }
-    hidden = sorted((one for one in spelled if one), key=len, reverse=True)
-
-    def scrub(text: str) -> str:
-        for one in hidden:
-            text = text.replace(one, "***")
-        return text
-
-    return scrub
 
 
 def _number(value: int | str | None) -> int | None:

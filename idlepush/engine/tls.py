@@ -1,6 +1,7 @@
 """TLS contexts: whom we trust, decided once for each way of trusting.
 
-A context takes tens of milliseconds to build (it reads the system's certificates), so those that are alike are shared.
+A context takes tens of milliseconds to build (it reads the system's certificates), so those that are alike are shared,
+until their file changes.
 """
 
 import hashlib
@@ -12,7 +13,6 @@ from pathlib import Path
 from idlepush.errors import TlsFailed
 
 
-@lru_cache(maxsize=64)
 def context(ca_file: Path | None, *, pinned: bool) -> ssl.SSLContext:
     """Return a client context that trusts the system's authorities and *ca_file*.
 
@@ -22,6 +22,15 @@ def context(ca_file: Path | None, *, pinned: bool) -> ssl.SSLContext:
     Raises:
         TlsFailed: *ca_file* cannot be read or holds no certificate.
     """
+    try:
+        stamp = ca_file.stat().st_mtime_ns if ca_file is not None else 0
+    except OSError as error:
+        raise TlsFailed(f"tls_ca: {ca_file} cannot be used: {error.strerror}") from None
+    return _context(ca_file, stamp, pinned)
+
+
+@lru_cache(maxsize=64)
+def _context(ca_file: Path | None, _stamp: int, pinned: bool) -> ssl.SSLContext:  # noqa: FBT001 - part of the key
     try:
         made = ssl.create_default_context()
         if ca_file is not None:

@@ -20,7 +20,8 @@ from typing import Final
 
 import anyio
 
-from idlepush.engine.connection import Dial, IdleEnd, dial_tcp
+from idlepush.engine.connection import IdleEnd
+from idlepush.engine.dial import Dial, dial_tcp
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import choose_mailboxes, log_in
 from idlepush.engine.look import Done, Look, Mailbox, Memory

@@ -9,7 +9,7 @@ from typing import Any
 
 import anyio
 
-from idlepush.engine.connection import Endpoint
+from idlepush.engine.dial import Endpoint
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.observations import Observation, StateChanged
 from idlepush.engine.settings import AccountSettings

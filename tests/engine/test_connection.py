@@ -13,9 +13,11 @@ import anyio
 import pytest
 import trustme
 
-from idlepush.engine.connection import Endpoint, connect
+from idlepush.engine.connection import connect
 from idlepush.engine.credentials import Secret
-from idlepush.engine.session import Login, Session, open_session
+from idlepush.engine.dial import Endpoint
+from idlepush.engine.sasl import Login
+from idlepush.engine.session import Session, open_session
 from idlepush.engine.tls import context
 from idlepush.engine.wake import Wake
 from idlepush.errors import (
@@ -349,7 +351,7 @@ async def test_done_and_the_next_command_leave_in_one_write() -> None:
     writes: list[bytes] = []
 
     async def dial(
-        protocol: Callable[[], asyncio.Protocol], _endpoint: Endpoint
+        protocol: Callable[[], asyncio.Protocol], endpoint: Endpoint
     ) -> tuple[asyncio.Transport, asyncio.Protocol]:
         transport, made = await open_memory(protocol, fake)
         real = transport.write
