@@ -21,7 +21,7 @@ from idlepush.store.base import Reader
 from idlepush.sync.events import Event
 
 MOST_STREAMS: Final = 250
-PAGE: Final = 200
+PAGE: Final = 100
 _HIGHEST: Final = 2**63 - 1
 _STREAM: Final = (
     "Events as they are committed: `id:` is the position, `event:` the type, `data:` the line that "
@@ -74,6 +74,7 @@ class _Streams:
 
     def __init__(self, behind: Behind) -> None:
         self._behind = behind
+        self._turn = anyio.Lock()
         self.open = 0
 
     async def follow(self, after: int) -> AsyncIterator[bytes]:
@@ -83,10 +84,13 @@ class _Streams:
         try:
             yield _BEGINNING
             while not stopping.is_set():
-                found = await reader.events(after, limit=PAGE)
+                # One at a time: a hundred readers of a long log at once would hold up all that goes on besides.
+                async with self._turn:
+                    found = await reader.events(after, limit=PAGE)
+                    lines = b"".join(map(spelled, found))
                 if found:
                     after = found[-1].position
-                    yield b"".join(map(spelled, found))
+                    yield lines
                 elif not await _moved(reader, after, stopping, at_most=self._behind.keepalive):
                     yield _STILL_HERE
         finally:

@@ -142,3 +142,28 @@ async def test_more_streams_than_are_allowed_are_refused_and_a_closed_one_makes_
 async def _status_of_stream(client: httpx.AsyncClient) -> int:
     async with client.stream("GET", STREAM) as answer:
         return answer.status_code
+
+
+async def test_eighty_readers_of_a_long_log_hold_nobody_up(memory: Store) -> None:
+    served = Served.of(memory, watching("alice"))
+    generation = await begin(memory)
+    for first in range(1, 10_001, 1000):
+        await memory.commit(changes(generation, new=tuple(message(uid) for uid in range(first, first + 1000))))
+    async with served.listening() as client, anyio.create_task_group() as tasks:
+        began = [anyio.Event() for _ in range(80)]
+
+        async def read(begun: anyio.Event) -> None:
+            async with client.stream("GET", STREAM) as answer:
+                async for _ in answer.aiter_raw():
+                    begun.set()
+                    await anyio.sleep_forever()
+
+        for begun in began:
+            tasks.start_soon(read, begun)
+        with anyio.fail_after(60):
+            for begun in began:
+                await begun.wait()
+            for _ in range(5):
+                with anyio.fail_after(2):
+                    assert (await client.get("/livez")).status_code == 200
+        tasks.cancel_scope.cancel()
