@@ -3,6 +3,7 @@
 Human on a terminal, JSON Lines otherwise (`event`, `level`, `time`, then the observation's own fields). There is no
 prose and no text of a message in them, and every value is made printable: a server's words never reach a terminal raw.
 
+What is told again and again (a state after each try, an ALERT at each login) is a line once, and DEBUG from then on.
 A line that cannot be written, for the disk is full or nobody reads the pipe any more, is lost and ends nothing.
 """
 
@@ -61,6 +62,8 @@ LEVELS: Final[Mapping[type[Observation], int]] = {
 }
 """All others are INFO."""
 
+LONGEST_ALERT: Final = 1000
+"""Octets of a server's ALERT."""
 MOST_LINES: Final = 60
 """Lines of a traceback."""
 
@@ -97,7 +100,10 @@ class _Lines:
     def msg(self, message: str) -> None:
         """Write one line."""
         with suppress(OSError, ValueError):  # ValueError: the stream is closed
-            self._stream.write(message + "\n")
+            try:
+                self._stream.write(message + "\n")
+            except UnicodeEncodeError:  # a terminal of old
+                self._stream.write(message.encode("ascii", "backslashreplace").decode() + "\n")
             self._stream.flush()
 
     debug = info = warning = error = critical = msg
@@ -109,6 +115,7 @@ class Logs:
     def __init__(self) -> None:
         self._log = structlog.get_logger()
         self._backfilling: dict[tuple[str, str], int] = {}
+        self._told: dict[tuple[str, type[Observation]], Observation] = {}
 
     def __call__(self, seen: Observation) -> None:
         """Write *seen* down, at its level."""
@@ -121,6 +128,8 @@ class Logs:
             case Looked():
                 told = seen.new or seen.moved or seen.flags or seen.expunged
                 return logging.INFO if told else logging.DEBUG
+            case StateChanged() | ServerAlert() if self._is_told_again(seen):
+                return logging.DEBUG
             case StateChanged():
                 return logging.WARNING if seen.state in _TROUBLED else logging.INFO
             case Backfilling():
@@ -132,9 +141,15 @@ class Logs:
         """A long backlog is told of ten times, not once a window."""
         tenth = 10 * seen.remaining // max(1, seen.total)
         key = (seen.account, seen.mailbox)
-        before = self._backfilling.get(key)
-        self._backfilling[key] = tenth
+        before = self._backfilling.pop(key, None)
+        if seen.remaining:
+            self._backfilling[key] = tenth
         return tenth != before
+
+    def _is_told_again(self, seen: Observation) -> bool:
+        key = seen.account, type(seen)
+        before, self._told[key] = self._told.get(key), seen
+        return before == seen
 
 
 def _fields(seen: Observation) -> dict[str, Any]:
@@ -143,6 +158,8 @@ def _fields(seen: Observation) -> dict[str, Any]:
         for field in dataclasses.fields(seen)
         if (value := getattr(seen, field.name)) is not None and (value != 0 or field.name == "remaining")
     }
+    if isinstance(seen, ServerAlert):
+        fields["text"] = printable(seen.text.encode("utf-8", "replace")[:LONGEST_ALERT].decode("utf-8", "ignore"))
     if isinstance(seen, BugFound):
         # The end of a traceback says most.
         fields["trace"] = seen.trace.splitlines()[-MOST_LINES:]

@@ -376,40 +376,43 @@ async def test_nothing_that_apprise_does_prints_the_url(capfd: pytest.CaptureFix
 
 
 @contextmanager
-def quick() -> Iterator[None]:
-    """Hold that the block takes less than two seconds."""
+def within(seconds: float) -> Iterator[None]:
+    """Hold that the block takes no longer."""
     begun = time.monotonic()
     yield
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < seconds
 
 
 async def test_a_service_that_hangs_delays_nobody_and_piles_nothing_up(log: io.StringIO) -> None:
-    await Apprise([plain("json://127.0.0.1:1/")], {}).send("warm", "up", resolved=False)  # the import takes a second
+    await Apprise([plain("json://127.0.0.1:1/")], {}, limit=60).send("warm", "up", resolved=False)  # imports Apprise
     log.truncate(log.seek(0))
+    strangers = set(threading.enumerate())
     with hanging() as url, Endpoint().running() as endpoint:
-        sender = Apprise([plain(url), plain(endpoint.url)], {}, limit=0.5)
+        sender = Apprise([plain(url), plain(endpoint.url)], {}, limit=4)
         for number in range(3):
-            with quick():
+            with within(15):
                 assert await sender.send(f"title {number}", "body", resolved=False)
-            assert sum(thread.name == "alert 1" for thread in threading.enumerate()) == 1
+            ours = set(threading.enumerate()) - strangers
+            assert sum(thread.name == "alert 1" for thread in ours) == 1
         assert endpoint.titles == ["title 0", "title 1", "title 2"]
     reasons = [json.loads(line)["reason"] for line in log.getvalue().splitlines() if "alert.failed" in line]
-    assert reasons == ["no answer within 0.5 s", "the alert before still hangs", "the alert before still hangs"]
+    assert reasons == ["no answer within 4 s", "the alert before still hangs", "the alert before still hangs"]
 
 
 async def test_a_service_that_hangs_does_not_hold_up_the_end() -> None:
+    strangers = set(threading.enumerate())
     with hanging() as url:
         here = site(url)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(here.alerts.run)
             tasks.start_soon(lambda: here.sender.send("title", "body", resolved=False))
-            while not any(thread.name == "alert 1" for thread in threading.enumerate()):
+            while not (ours := [one for one in set(threading.enumerate()) - strangers if one.name == "alert 1"]):
                 await anyio.sleep(0.01)
-            with quick():
-                tasks.cancel_scope.cancel()
-                await anyio.lowlevel.cancel_shielded_checkpoint()
-        [thread] = [thread for thread in threading.enumerate() if thread.name == "alert 1"]
-        assert thread.daemon, "the interpreter would wait for it"
+            ends = time.monotonic() + 10
+            tasks.cancel_scope.cancel()
+        assert time.monotonic() < ends
+        assert ours[0].is_alive()
+        assert ours[0].daemon, "the interpreter would wait for it"
 
 
 async def test_no_thread_to_be_had_is_a_failure_like_any_other(

@@ -173,6 +173,45 @@ def test_a_long_backlog_is_told_of_ten_times(stream: io.StringIO) -> None:
     assert 10 <= len(stream.getvalue().splitlines()) <= 12
 
 
+def test_what_is_told_again_and_again_is_a_line_once(stream: io.StringIO) -> None:
+    logs.configure(logging.INFO, stream)
+    log = logs.Logs()
+    state = StateChanged(account="alice", state=State.BACKING_OFF, failure_class=FailureClass.NETWORK, reason="refused")
+    for _ in range(10):
+        log(state)
+        log(ServerAlert(account="alice", text="The server closes at noon"))
+    log(replace(state, account="bob"))
+    log(replace(state, reason="no route"))
+    log(StateChanged(account="alice", state=State.WATCHING))
+    log(state)
+    found = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line["account"], line.get("reason")) for line in found] == [
+        ("account.state", "alice", "refused"),
+        ("server.alert", "alice", None),
+        ("account.state", "bob", "refused"),
+        ("account.state", "alice", "no route"),
+        ("account.state", "alice", None),
+        ("account.state", "alice", "refused"),
+    ]
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "\U0001f4a9"])
+def test_a_servers_alert_is_at_most_a_kilobyte(letter: str, lines: Lines) -> None:
+    logs.Logs()(ServerAlert(account="alice", text=letter * 5000))
+    [line] = lines()
+    assert 990 <= len(line["text"].encode()) <= 1000
+    assert set(line["text"]) == {letter}
+
+
+def test_a_terminal_of_old_shows_what_it_can() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="latin-1", write_through=True)
+    logs.configure(logging.DEBUG, stream)
+    structlog.configure(processors=[lambda _, __, event: event["event"]])
+    structlog.get_logger().info("Zoë \u4f60")
+    stream.seek(0)
+    assert stream.read() == "Zo\\xeb \\u4f60\n"
+
+
 class Broken(io.StringIO):
     """A stream that nobody reads, or that has no space."""
 
