@@ -49,7 +49,7 @@ SLICE: Final = 262_144
 """Octets of a body asked for at once: longer ones come in slices of this length."""
 LONG_SLICE: Final = 4 * SLICE
 """Octets asked for at once of what is left of a long body."""
-MAX_LITERAL: Final = 64 * 1024 * 1024
+MAX_LITERAL: Final = 24 * 1024 * 1024
 """A literal announced longer than this ends the connection; only servers that ignore slices ever come near it."""
 LISTING: Final = "(UID FLAGS INTERNALDATE RFC822.SIZE)"
 FLAGS: Final = "(UID FLAGS)"

@@ -48,13 +48,13 @@ from idlepush.engine.session import SLICE, MailboxStatus, Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import synchronize
 from idlepush.engine.wake import Wake
-from idlepush.errors import IdleTimedOut, MailboxUnavailable, Trouble
+from idlepush.errors import FailureClass, IdleTimedOut, MailboxUnavailable, Trouble
 from idlepush.imap.types import MailboxName
 from idlepush.store.base import Mirror, Store
 from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
-from idlepush.sync.mailboxes import UNSELECTABLE
 
+INBOX: Final = MailboxName(b"INBOX")
 TURN: Final = 2.0
 """Seconds of backlog before everybody else is looked at again."""
 TOLERANCE: Final = 0.5
@@ -102,7 +102,7 @@ class Watch:
         self._stopping = False
         self._memories: dict[MailboxName, Memory] = {}
         self._absent: set[MailboxName] = set()
-        self._idle_renew = settings.idle_renew
+        self._idle_renew = min(settings.idle_renew, settings.proof_interval)  # a renewal is the proof
         self._idle_failures = 0
         self._silences = 0
         self._idle_end = IdleEnd.WAKE
@@ -275,15 +275,20 @@ class Watch:
         return since is None or anyio.current_time() >= since + interval
 
     async def _lost(self, session: Session, name: MailboxName, unavailable: MailboxUnavailable) -> None:
-        """A mailbox cannot be looked at: gone, if the server does not list it any more; else left alone until later."""
-        listed = await session.listed(name)
-        if not any(not entry.attributes & UNSELECTABLE for entry in listed):
-            state = "unselectable" if listed else "gone"
+        """A mailbox cannot be looked at: gone, if the server no longer lists it; else left alone until later."""
+        if await self._is_gone(session, name, unavailable):
             self._memories.pop(name, None)
             if name not in self._absent:
+                state = "unselectable" if await session.listed(name) else "gone"
                 await self._around.store.mailbox_gone(self.settings.name, name, state=state)
             self._absent.add(name)
         self._around.observe(MailboxTrouble(account=self.settings.name, mailbox=name.text, reason=str(unavailable)))
+
+    async def _is_gone(self, session: Session, name: MailboxName, unavailable: MailboxUnavailable) -> bool:
+        # INBOX is always there (RFC 9051 section 5.1), and a server in trouble is not believed when it lists nothing.
+        if name == INBOX or unavailable.failure_class not in (FailureClass.PERMISSION, FailureClass.OTHER):
+            return False
+        return not await session.lists(name)
 
     # Waiting
 

@@ -14,7 +14,6 @@ from idlepush.sync.changes import NewMessage
 from idlepush.sync.events import FoundBy
 from idlepush.sync.message import fingerprint, header_of, headers_of
 
-
 _EMPTY: Final = (0, 0)
 
 

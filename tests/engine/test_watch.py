@@ -6,7 +6,7 @@ import pytest
 from idlepush.engine.observations import IdleDistrusted, IdleWasSilent, Looked, Mirrored
 from idlepush.sync.events import EventType, FoundBy
 from tests.engine.rig import Rig, mail
-from tests.peers.fake import FakeImap, Mailbox, bye, cut
+from tests.peers.fake import FakeImap, Mailbox, answer, bye, cut
 from tests.peers.virtual import virtual_time
 
 
@@ -293,6 +293,28 @@ async def test_a_mailbox_that_is_deleted_is_gone_and_comes_back_as_news() -> Non
         "mailbox.gone",
         "mailbox.new",
     ]
+
+
+@pytest.mark.parametrize(
+    "refusal", ["NO [SERVERBUG] oops", "NO [INUSE] locked", "NO [UNAVAILABLE] later", "NO [NONEXISTENT] no INBOX"]
+)
+def test_a_mailbox_that_is_refused_for_a_while_is_not_taken_for_gone(refusal: str) -> None:
+    @virtual_time
+    async def run() -> None:
+        fake = FakeImap()
+        fake.deliver(mail(1))
+        rig = Rig(fake)
+        async with rig.running():
+            await rig.becomes_equal()
+            fake.end_all()
+            fake.at("EXAMINE", answer(refusal), times=3)
+            fake.at("LIST", answer("OK nothing here"), times=None)
+            await anyio.sleep(120)
+            assert await rig.in_mirror() == rig.on_server()
+            await rig.becomes_equal(within=900)
+        assert not [event for event in await rig.events() if event.type is EventType.MAILBOX_GONE]
+
+    run()
 
 
 @pytest.mark.parametrize("to", [1, 4_000_000_000], ids=["goes down", "goes up"])
