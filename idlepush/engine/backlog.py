@@ -25,11 +25,12 @@ COMMIT_OCTETS: Final = 256 * 1024
 """Octets of bodies in one commit."""
 
 
-async def fill_hole(look: Look, mirror: Mirror, hole: Hole) -> None:
-    """Fetch a window of *hole*, newest first; the UIDs that are not there any more leave it, too."""
-    existing = await _surveyed(look, hole)
+async def fill_holes(look: Look, mirror: Mirror, holes: Sequence[Hole]) -> None:
+    """Fetch a window of *holes*, newest first; the UIDs that are not there any more leave them, too."""
+    wanted = UidSet.from_ranges((hole.first, hole.last) for hole in holes)
+    existing = await _surveyed(look, wanted)
     if not existing:
-        await look.commit(mirror, accounted=hole.uids)
+        await look.commit(mirror, accounted=wanted)
         return
     batch = await _batch(look, existing)
     if len(batch) == 1 and look.memory.failures.get(batch.first, 0) >= TRIES:
@@ -42,26 +43,25 @@ async def fill_hole(look: Look, mirror: Mirror, hole: Hole) -> None:
         await _bisect(look, mirror, batch, str(refused))
         return
     present = await look.session.search(batch)
-    messages, unusable = look.judged(answers, present, hole.found_by, mirror)
+    messages, unusable = look.judged(answers, present, holes[0].found_by, mirror)
     quarantined = look.given_up(mirror, unusable)
     left = UidSet.from_uids(uid for uid in unusable if uid not in quarantined)
-    reach = UidSet.range(batch.first, hole.last)
+    reach = wanted.above(batch.first - 1)
     await _commit_window(look, mirror, messages, reach=reach, left=left, quarantined=quarantined)
     look.memory.in_flight = UidSet()
     look.memory.lists_first = False
     look.memory.window = min(WINDOW, look.memory.window * 2)
-    _tell_progress(look, mirror, existing - batch)
+    _tell_progress(look, mirror, (existing - batch) | left)
 
 
-async def _surveyed(look: Look, hole: Hole) -> UidSet:
-    """Return which UIDs exist in *hole*: UIDs are sparse, and a hole may span billions of none."""
+async def _surveyed(look: Look, wanted: UidSet) -> UidSet:
+    """Return which UIDs of *wanted* exist: UIDs are sparse, and a hole may span billions of none."""
     memory = look.memory
-    surveyed = memory.surveyed
-    if memory.survey is None or surveyed is None or hole.first < surveyed.first or hole.last > surveyed.last:
-        memory.survey = await look.session.search(hole.uids)
-        memory.surveyed = hole
+    if memory.survey is None or wanted - memory.surveyed:
+        memory.survey = await look.session.search(wanted)
+        memory.surveyed = wanted
         memory.backlog = len(memory.survey)
-    return memory.survey & hole.uids
+    return memory.survey & wanted
 
 
 async def _batch(look: Look, existing: UidSet) -> UidSet:
@@ -135,16 +135,18 @@ async def _commit_window(
     left: UidSet,
     quarantined: Mapping[Uid, Quarantine],
 ) -> None:
-    """Commit a window newest first, a bounded piece at a time; each piece takes its own reach out of the hole."""
+    """Commit a window newest first, a bounded piece at a time; each takes its own reach out of the holes."""
     top = reach.last
     pieces = list(_pieces(messages))
     for piece in pieces[:-1]:
         bottom = piece[-1].uid
         # The quarantine goes first: a UID may leave its hole only once something else accounts for it.
-        await look.commit(mirror, new=piece, accounted=UidSet.range(bottom, top) - left, quarantined=quarantined)
+        await look.commit(
+            mirror, new=piece, accounted=(reach & UidSet.range(bottom, top)) - left, quarantined=quarantined
+        )
         top, quarantined = Uid(bottom - 1), {}
     rest = pieces[-1] if pieces else []
-    await look.commit(mirror, new=rest, accounted=UidSet.range(reach.first, top) - left, quarantined=quarantined)
+    await look.commit(mirror, new=rest, accounted=(reach & UidSet.range(1, top)) - left, quarantined=quarantined)
 
 
 def _tell_progress(look: Look, mirror: Mirror, existing: UidSet) -> None:

@@ -41,8 +41,8 @@ class Memory:
     mirror: Mirror | None = None
     """As the last look left it: nobody else writes, so the next one need not ask the store first."""
     survey: UidSet | None = None
-    """UIDs that exist in the newest hole."""
-    surveyed: Hole | None = None
+    """UIDs that exist in the newest holes, as far as `surveyed` goes."""
+    surveyed: UidSet = UidSet()
     backlog: int = 0
     """How many messages the survey found."""
     sizes: dict[Uid, int] = field(default_factory=dict)

@@ -116,7 +116,11 @@ async def list_new(look: Look, mirror: Mirror, first: Uid) -> None:
     look.memory.sizes.update({uid: said.size for uid, said in answers.items() if said.size is not None})
     look.fruitless = 0 if present else look.fruitless + 1
     high = _top(look, first, present)
-    await look.commit(mirror, high=high, holes=holes_of(present, look.found_by), urgent=True)
+    # One hole, gaps and all: which UIDs exist in it is known already, and its ranges would be written with each window.
+    look.memory.survey = (look.memory.survey or UidSet()) | present
+    look.memory.surveyed = look.memory.surveyed | UidSet.range(first, high - 1)
+    holes = (Hole(first, Uid(high - 1), look.found_by),) if present else ()
+    await look.commit(mirror, high=high, holes=holes, urgent=True)
 
 
 async def _present(look: Look, first: Uid, answers: Iterable[Uid]) -> UidSet:

@@ -16,7 +16,7 @@ from typing import Final, assert_never
 
 import anyio
 
-from idlepush.engine.backlog import continue_body, fill_hole, learn_from_loss, retry
+from idlepush.engine.backlog import continue_body, fill_holes, learn_from_loss, retry
 from idlepush.engine.compare import compare_flags, compare_uids, resolve_numbers
 from idlepush.engine.look import Done, Look
 from idlepush.engine.news import begin, fetch_new, list_new, rewind
@@ -30,7 +30,7 @@ from idlepush.sync.plan import (
     CompareUids,
     ContinueBody,
     FetchNew,
-    FillHole,
+    FillHoles,
     ForgetOlder,
     ListNew,
     ResolveNumbers,
@@ -136,8 +136,8 @@ async def _move_on(look: Look, step: Step, mirror: Mirror) -> None:
             await compare_flags(look, mirror, uids, newest=newest)
         case CompareUids():
             await compare_uids(look, mirror)
-        case FillHole(hole):
-            await fill_hole(look, mirror, hole)
+        case FillHoles(holes):
+            await fill_holes(look, mirror, holes)
         case ContinueBody(uid):
             await continue_body(look, mirror, uid)
         case Retry(uids):

@@ -1,8 +1,8 @@
 """Judge what a FETCH brought: a message that can be stored, or the reason why it cannot (`sync.md`, Check).
 
 Nothing is stored as whole that was not: NIL, an empty body, a body that is not as long as the server says, are not
-the message (an empty mail is believed when it is empty twice). Five servers answer in five ways for a message that was expunged just now (`faults.md`, b9); whether it
-is still there at all is for the presence check to say, not for this.
+the message; an empty mail is believed when it is empty twice. Five servers answer in five ways for a message that was
+expunged just now (`faults.md`, b9); whether it is still there is for the presence check to say, not for this.
 """
 
 from dataclasses import dataclass

@@ -12,6 +12,7 @@ An up-to-date mirror has no next step: no command is sent and nothing is written
 
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import takewhile
 from typing import Final
 
 from idlepush.imap.types import Uid, UidValidity
@@ -102,10 +103,10 @@ class CompareUids:
 
 
 @dataclass(frozen=True, slots=True)
-class FillHole:
-    """Fetch a window of the newest hole."""
+class FillHoles:
+    """Fetch a window of the newest holes; `holes` are those whose messages were found alike, newest first."""
 
-    hole: Hole
+    holes: tuple[Hole, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +136,12 @@ Step = (
     | ListNew
     | CompareFlags
     | CompareUids
-    | FillHole
+    | FillHoles
     | ContinueBody
     | Retry
     | ForgetOlder
 )
-BULK: Final = (FillHole, ContinueBody, Retry)
+BULK: Final = (FillHoles, ContinueBody, Retry)
 """Steps that may wait while something more urgent is looked at."""
 
 
@@ -182,8 +183,8 @@ def _miscounted(mirror: Standing, seen: Seen) -> bool:
 
 
 def _missing(mirror: Standing, seen: Seen) -> Step | None:
-    if mirror.checkpoint.holes:
-        return FillHole(mirror.checkpoint.holes[0])
+    if holes := mirror.checkpoint.holes:
+        return FillHoles(tuple(takewhile(lambda hole: hole.found_by is holes[0].found_by, holes)))
     if mirror.parts:
         return ContinueBody(Uid(mirror.parts.last))
     if mirror.older_alive:

@@ -17,7 +17,7 @@ from idlepush.sync.plan import (
     CompareUids,
     ContinueBody,
     FetchNew,
-    FillHole,
+    FillHoles,
     ForgetOlder,
     ListNew,
     ResolveNumbers,
@@ -69,7 +69,7 @@ CASES: list[Any] = [
     pytest.param(
         standing(holes=(HOLE,), alive=5),
         seen(heard=Heard(uids=UidSet.of(6))),
-        FillHole(HOLE),
+        FillHoles((HOLE,)),
         id="flags of a UID in a hole come with it",
     ),
     pytest.param(standing(), seen(heard=Heard(expunged=True)), CompareUids(), id="an expunge"),
@@ -83,7 +83,15 @@ CASES: list[Any] = [
     ),
     pytest.param(standing(), seen(flags_due=True), CompareFlags(None), id="time for all flags"),
     pytest.param(standing(), seen(newest_flags_due=True), CompareFlags(None, newest=True), id="time for the newest"),
-    pytest.param(standing(holes=(HOLE,), alive=5), seen(), FillHole(HOLE), id="a hole"),
+    pytest.param(standing(holes=(HOLE,), alive=5), seen(), FillHoles((HOLE,)), id="a hole"),
+    pytest.param(
+        standing(
+            holes=(HOLE, Hole(Uid(3), Uid(3), FoundBy.RECONNECT), Hole(Uid(1), Uid(1), FoundBy.BACKFILL)), alive=3
+        ),
+        seen(),
+        FillHoles((HOLE, Hole(Uid(3), Uid(3), FoundBy.RECONNECT))),
+        id="holes that were found alike",
+    ),
     pytest.param(standing(parts=UidSet.of(3, 8)), seen(), ContinueBody(Uid(8)), id="a long body, the newest first"),
     pytest.param(standing(older_alive=3), seen(), ForgetOlder(), id="the end of a reset"),
     pytest.param(
