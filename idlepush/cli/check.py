@@ -82,7 +82,7 @@ def verify(
 
 
 async def _verify_all(settings: Config, chosen: dict[str, AccountSettings], deep: bool, as_json: bool) -> bool:
-    same, rows = True, []
+    same, reached, rows = True, True, []
     async with open_reader(settings.store.path) as reader:
         for account in chosen.values():
             try:
@@ -93,12 +93,14 @@ async def _verify_all(settings: Config, chosen: dict[str, AccountSettings], deep
                     rows.append(found)
             except Trouble as trouble:
                 complain(f"{account.name}: {trouble}")
-                same = False
+                reached = False
     if not as_json:
         print_table(("account", "mailbox", "missing", "extra", "flags", "sizes", "bodies"), map(_counts, rows))
     if not same:
         complain("mirror and server differ")
-    return same
+    elif not reached:
+        complain("not every account could be compared")
+    return same and reached
 
 
 def _counts(found: Differences) -> tuple[object, ...]:
