@@ -35,6 +35,8 @@ def demo(
         from idlepush.demo.show import show  # noqa: PLC0415 - it takes its time
 
         anyio.run(
-            lambda: show(seconds, colours=sys.stdout.isatty(), environment=environment()),
+            lambda: show(
+                seconds, colours=sys.stdout.isatty() and not environment().get("NO_COLOR"), environment=environment()
+            ),
             backend_options={"use_uvloop": True},
         )
