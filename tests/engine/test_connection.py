@@ -93,7 +93,7 @@ async def test_starttls_asks_for_the_capabilities_again(authority: trustme.CA, t
     [
         pytest.param({"host": "other.example"}, "not trusted", id="for another host"),
         pytest.param({"not_after": datetime(2020, 1, 1, tzinfo=UTC)}, "expired", id="expired"),
-        pytest.param({"not_before": datetime.now(UTC) + timedelta(days=9)}, "not yet valid", id="not yet valid"),  # noqa: DTZ
+        pytest.param({"not_before": datetime.now(UTC) + timedelta(days=9)}, "not yet valid", id="not yet valid"),
     ],
 )
 @pytest.mark.parametrize("starttls", [False, True], ids=["implicit", "starttls"])

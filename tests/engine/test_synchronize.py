@@ -323,3 +323,37 @@ async def test_a_store_that_fails_stops_fetching_until_it_works_again() -> None:
         store.full = False
         await rig.becomes_equal(within=60)
         await rig.replays_exactly()
+
+
+def test_an_account_cancelled_at_any_byte_leaves_no_session_open_and_loses_nothing() -> None:
+    """Cancellation wherever the engine waits for the wire (faults.md, d8)."""
+
+    async def one(offset: int | None) -> int:
+        fake = FakeImap()
+        for number in range(3):
+            fake.deliver(_scene(number))
+        rig, length = Rig(fake), 0
+        async with anyio.create_task_group() as tasks:
+
+            def on_bytes(count: int) -> None:
+                if count == offset:
+                    tasks.cancel_scope.cancel()
+
+            fake.on_client_bytes = on_bytes
+            tasks.start_soon(rig.supervisor.run)
+            await fake.until(lambda: fake.idling == 1)
+            fake.deliver(_scene(9))
+            await rig.becomes_equal()
+            length = fake.received
+            tasks.cancel_scope.cancel()
+        await fake.until(lambda: not fake.sessions)
+        fake.on_client_bytes = None
+        again = Rig(fake, store=rig.store)
+        async with again.running():
+            await again.becomes_equal()
+            await again.replays_exactly()
+        return length
+
+    length = run_virtually(one(None))
+    for offset in range(1, length, 3):
+        run_virtually(one(offset))
