@@ -34,7 +34,8 @@ class Apprise:
         self._sources = sources
         self._environment = environment
         self._limit = limit
-        self._threads: dict[int, threading.Thread] = {}
+        self._last: dict[int, list[str | None]] = {}
+        """What became of each service's last message; empty while its thread is at it."""
 
     @property
     def has_services(self) -> bool:
@@ -61,8 +62,7 @@ class Apprise:
         resolved: bool,  # noqa: FBT001 - start_soon passes by position
         reasons: dict[int, str | None],
     ) -> None:
-        hanging = self._threads.get(number)
-        if hanging is not None and hanging.is_alive():
+        if self._last.get(number) == []:
             reasons[number] = "the alert before still hangs"
             return
         try:
@@ -75,7 +75,7 @@ class Apprise:
     async def _in_thread(self, number: int, work: Callable[[], str | None]) -> str | None:
         """Return what *work* returns; a thread that takes too long is left to itself."""
         loop, done = asyncio.get_running_loop(), anyio.Event()
-        outcome: list[str | None] = []
+        outcome = self._last[number] = list[str | None]()
 
         def run() -> None:
             outcome.append(work())
@@ -87,8 +87,8 @@ class Apprise:
         try:
             thread.start()
         except RuntimeError:
-            return "no thread could be started"
-        self._threads[number] = thread
+            outcome.append("no thread could be started")
+            return outcome[0]
         with anyio.move_on_after(self._limit):
             await done.wait()
         return outcome[0] if outcome else f"no answer within {self._limit:g} s"
@@ -107,7 +107,7 @@ def _notify(url: Secret, title: str, body: str, *, resolved: bool) -> str | None
         kind = apprise.NotifyType.SUCCESS if resolved else apprise.NotifyType.FAILURE
         # As text: where a service wants HTML, Apprise escapes what a server said.
         was_sent = services.notify(title=title, body=body, notify_type=kind, body_format=apprise.NotifyFormat.TEXT)
-    except Exception as error:  # whatever a plug-in raises; its words may hold the URL
+    except BaseException as error:  # whatever a plug-in raises, SystemExit too; its words may hold the URL
         return f"Apprise failed ({type(error).__name__})"
     return None if was_sent else "the service did not take it"
 
