@@ -20,8 +20,11 @@ async def log_in(
     *,
     limit: LoginLimit | None = None,
     dial: Dial = dial_tcp,
+    winner: str | None = None,
 ) -> Session:
     """Return a session at the first endpoint that answers; one that refuses the login is not asked again elsewhere.
+
+    *winner* (`host:port`) is asked first: the one that answered the last time.
 
     Raises:
         Trouble: in one of its kinds; nothing is left open.
@@ -29,7 +32,7 @@ async def log_in(
     secret = await read_secret(settings.password, environment)
     login = Login(username=settings.username, secret=secret, auth=settings.auth)
     failure: Trouble | None = None
-    for host, port in settings.endpoints:
+    for host, port in sorted(settings.endpoints, key=lambda one: f"{one[0]}:{one[1]}" != winner):
         if limit is not None:
             await limit.admit(host)
         try:

@@ -61,6 +61,9 @@ TOLERANCE: Final = 0.5
 """Seconds by which a poll may come early: better than another wait for the rest."""
 DISTRUST: Final = 3600.0
 """Seconds for which IDLE is not tried again after it failed."""
+OWN_LOGINS_PER_SECOND: Final = 0.2
+OWN_LOGIN_BURST: Final = 10
+"""One account's own share of the host's patience: a server that drops every session is not hammered for it."""
 SHORT_IDLE: Final = 10.0
 """An IDLE that the server ends earlier than this, without a word, is a failure."""
 FAILED_IDLES: Final = 3
@@ -102,6 +105,8 @@ class Watch:
         self._stopping = False
         self._memories: dict[MailboxName, Memory] = {}
         self._absent: set[MailboxName] = set()
+        self._own_logins = LoginLimit(OWN_LOGINS_PER_SECOND, OWN_LOGIN_BURST)
+        self._winner: str | None = None
         self._idle_renew = min(settings.idle_renew, settings.proof_interval)  # a renewal is the proof
         self._idle_failures = 0
         self._silences = 0
@@ -149,9 +154,15 @@ class Watch:
     async def _open(self) -> Session:
         account, begun = self.settings.name, anyio.current_time()
         self._around.observe(Connecting(account=account))
+        await self._own_logins.admit(account)
         session = await log_in(
-            self.settings, self._around.environment, limit=self._around.logins, dial=self._around.dial
+            self.settings,
+            self._around.environment,
+            limit=self._around.logins,
+            dial=self._around.dial,
+            winner=self._winner,
         )
+        self._winner = session.endpoint
         seconds = anyio.current_time() - begun
         self._around.observe(Connected(account=account, endpoint=session.endpoint, seconds=seconds))
         self._around.observe(Timed(account=account, phase=Phase.CONNECT, seconds=session.connect_seconds))

@@ -1,5 +1,7 @@
 """One account's loop, end to end on a server of our own, in virtual time."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -268,6 +270,36 @@ def test_a_connection_lost_at_any_point_comes_back(point: str, how: str) -> None
         assert fake.sessions_most == 1
 
     run()
+
+
+@virtual_time
+async def test_a_server_that_drops_every_session_sees_no_more_than_twelve_logins_a_minute() -> None:
+    fake = FakeImap(idle_cut_after=0.1)
+    rig = Rig(fake, dice=0.1)
+    async with rig.running():
+        await anyio.sleep(600)
+        assert 60 <= len(fake.logins) <= 10 + 12 * 10
+
+
+@virtual_time
+async def test_of_several_hosts_the_one_that_answered_is_asked_first_the_next_time() -> None:
+    asked: list[str] = []
+
+    class Choosy(Rig):
+        async def dial(self, protocol: Any, endpoint: Any) -> Any:
+            asked.append(endpoint.host)
+            if endpoint.host == "127.0.0.1":
+                raise ConnectionRefusedError
+            return await super().dial(protocol, endpoint)
+
+    fake = FakeImap()
+    rig = Choosy(fake, host=None, hosts=["127.0.0.1:1143", "127.0.0.2:1143"])
+    async with rig.running():
+        await fake.until(lambda: fake.idling == 1)
+        fake.end_all()
+        await anyio.sleep(5)
+        await fake.until(lambda: fake.idling == 1)
+    assert asked == ["127.0.0.1", "127.0.0.2", "127.0.0.2"]
 
 
 @virtual_time
