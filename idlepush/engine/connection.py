@@ -495,11 +495,6 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             async with asyncio.timeout(2):
                 await self._gone.wait()
 
-    @property
-    def is_encrypted(self) -> bool:
-        """TLS is on."""
-        return self.transport.get_extra_info("ssl_object") is not None
-
 
 async def connect(
     endpoint: Endpoint, *, dial: Dial = dial_tcp, timeout: float, silence: float, max_literal: int

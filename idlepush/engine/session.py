@@ -212,10 +212,6 @@ class Session:
         self.view = fresh
         return fresh
 
-    def unselected(self) -> None:
-        """Forget the view: the mailbox is being left."""
-        self.view = None
-
     async def status(self, mailbox: MailboxName) -> "MailboxStatus":
         """Ask how a mailbox stands without selecting it.
 
