@@ -6,7 +6,12 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol, runtime_checkable
+
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 
 from idlepush.errors import ConnectionLost, IdlepushError, TimedOut, TlsFailed
 
@@ -14,6 +19,11 @@ NEXT_ADDRESS: Final = 5.0
 MOST_ADDRESSES: Final = 8
 """Of one host: more are a mistake, or somebody's trick to keep us busy."""
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4), ("TCP_USER_TIMEOUT", 120_000))
+
+
+LOOKUPS: Final = 512
+"""Names looked up at the same time."""
+_lookups: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("idlepush.lookups")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +58,7 @@ async def dial_tcp(
     uvloop knows no happy eyeballs (RFC 8305), so a dead IPv6 route costs that long, not the whole timeout.
     """
     loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-    addresses = list(dict.fromkeys(str(address[0]) for *_, address in found))[:MOST_ADDRESSES]
+    addresses = await resolve(endpoint.host)
     context = None if endpoint.starttls else endpoint.context
     for number, address in enumerate(addresses, start=1):
         with contextlib.suppress(*(() if number == len(addresses) else (OSError, TimeoutError))):
@@ -58,6 +67,25 @@ async def dial_tcp(
                     protocol, address, endpoint.port, ssl=context, server_hostname=endpoint.host if context else None
                 )
     raise ConnectionLost(f"{endpoint}: the host has no address")
+
+
+async def resolve(host: str) -> list[str]:
+    """Return *host*'s addresses, at most `MOST_ADDRESSES`, in the order the system prefers.
+
+    getaddrinfo blocks, for half a minute where name servers are dead: lookups have threads of their own, so many that
+    hundreds of accounts with dead names leave some for the others, and who gives up does not wait for his.
+
+    Raises:
+        socket.gaierror: there is none.
+    """
+    lookup = partial(socket.getaddrinfo, host, None, type=socket.SOCK_STREAM)
+    try:
+        limiter = _lookups.get()
+    except LookupError:
+        limiter = anyio.CapacityLimiter(LOOKUPS)
+        _lookups.set(limiter)
+    found = await anyio.to_thread.run_sync(lookup, abandon_on_cancel=True, limiter=limiter)
+    return list(dict.fromkeys(str(address[0]) for *_, address in found))[:MOST_ADDRESSES]
 
 
 @runtime_checkable
