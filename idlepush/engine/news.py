@@ -9,7 +9,7 @@ import anyio
 from idlepush.engine.look import Look
 from idlepush.engine.observations import MailboxReset, Phase
 from idlepush.engine.session import HEADER, LISTING, SLICE, WHOLE
-from idlepush.errors import MailboxUnavailable, Refused
+from idlepush.errors import FailureClass, MailboxUnavailable, Refused
 from idlepush.imap.responses import Fetch
 from idlepush.imap.types import MAX_UID, Uid
 from idlepush.imap.uidset import UidSet
@@ -48,7 +48,8 @@ def _bound_resets(look: Look, mirror: Mirror | None) -> None:
     look.memory.resets = [at for at in look.memory.resets if at > now - 3600]
     if len(look.memory.resets) >= RESETS_AN_HOUR:
         raise MailboxUnavailable(
-            f"{look.mailbox.name}: its UIDVALIDITY changed {RESETS_AN_HOUR} times within an hour; it is left alone"
+            f"{look.mailbox.name}: its UIDVALIDITY changed {RESETS_AN_HOUR} times within an hour; it is left alone",
+            failure_class=FailureClass.PROTOCOL,
         )
     look.memory.resets.append(now)
 

@@ -375,6 +375,27 @@ def test_a_uidvalidity_that_changes_is_one_reset_and_no_flood(to: int) -> None:
 
 
 @virtual_time
+async def test_a_uidvalidity_that_flaps_is_left_alone_for_a_while_and_told_of() -> None:
+    fake = FakeImap()
+    for number in range(20):
+        fake.deliver(mail(number))
+    rig = Rig(fake)
+    async with rig.running():
+        await rig.becomes_equal()
+        for number in range(8):
+            await anyio.sleep(60)
+            fake.bump_uidvalidity(to=5 + number % 2)
+        seen = await rig.comes_to("backing_off")
+        assert seen.reason is not None
+        assert "UIDVALIDITY" in seen.reason
+        assert sum(event.type is EventType.MAILBOX_RESET for event in await rig.events()) == 3
+        await rig.becomes_equal(within=4000)
+        await rig.replays_exactly()
+    news = [event for event in await rig.events() if event.type is EventType.MESSAGE_NEW]
+    assert len(news) == 20
+
+
+@virtual_time
 async def test_a_uidnext_that_goes_back_with_the_same_messages_is_no_reset() -> None:
     class Broken(FakeImap):
         def uidnext(self, mailbox: Mailbox, _where: object) -> int | None:
