@@ -180,8 +180,9 @@ class Watch:
             self._settled(session)
             if not mailboxes.backlog:
                 source = await self._wait(session, mailboxes)
-            elif self.wake.take():
-                source = WakeSource.OPERATOR
+            else:
+                # The next turn is no reconnect any more: all flags were compared, all others asked.
+                source = WakeSource.OPERATOR if self.wake.take() else WakeSource.POLL
 
     # Looking
 
@@ -235,7 +236,7 @@ class Watch:
         status = await session.status(name)
         mirror = await self._around.store.mirror(self.settings.name, name)
         memory = self._memory(name)
-        flags_are_old = memory.flags_at is None or self._is_over(memory.flags_at, self.settings.flags_interval)
+        flags_are_old = self._is_over(memory.flags_at, self.settings.flags_interval)
         return mirror is None or flags_are_old or differs(mirror, status)
 
     async def _look(self, session: Session, name: MailboxName, source: WakeSource, *, fresh: bool) -> Done:

@@ -3,7 +3,10 @@
 import anyio
 import pytest
 
-from tests.engine.rig import Rig, mail
+from idlepush.store.base import Committed
+from idlepush.store.memory import MemoryStore
+from idlepush.sync.changes import ChangeSet
+from tests.engine.rig import Rig, mail, virtual_now
 from tests.peers.fake import FakeImap, Session
 from tests.peers.virtual import virtual_time
 
@@ -55,3 +58,23 @@ def test_a_push_is_one_write_and_a_check_where_the_server_is_not_known(
             assert [command.name for command in fake.commands[before:]] == names
 
     run()
+
+
+@virtual_time
+async def test_a_backlog_of_many_turns_compares_no_flags_in_each_of_them() -> None:
+    class SlowStore(MemoryStore):
+        async def commit(self, change: ChangeSet) -> Committed:
+            await anyio.sleep(1)
+            return await super().commit(change)
+
+    fake = FakeImap()
+    for number in range(6000):
+        fake.deliver(mail(number))
+    rig = Rig(fake, store=SlowStore(clock=virtual_now))
+    async with rig.running():
+        await fake.until(lambda: fake.idling == 1, within=600)
+        await rig.becomes_equal()
+        turns = [command for command in fake.commands if command.name == "EXAMINE"]
+        compared = [command for command in fake.commands if command.arguments.endswith("(UID FLAGS)")]
+        assert len(turns) > 3
+        assert not compared
