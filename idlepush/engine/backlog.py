@@ -39,7 +39,6 @@ async def fill_holes(look: Look, mirror: Mirror, holes: Sequence[Hole]) -> None:
     try:
         answers = await _fetch_batch(look, batch)
     except Refused as refused:
-        look.memory.in_flight = UidSet()
         await _bisect(look, mirror, batch, str(refused))
         return
     present = await look.session.search(batch)
@@ -96,9 +95,13 @@ async def _fetch_batch(look: Look, batch: UidSet) -> Mapping[Uid, Fetch]:
     headers = UidSet.from_uids(uid for uid in batch if rules.wants_header_only(sizes.get(uid)))
     octets = sum(_expected(look, uid) for uid in batch)
     answers: dict[Uid, Fetch] = {}
-    for uids, items in ((batch - headers, WHOLE), (headers, HEADER)):
-        if uids:
-            answers |= await look.timed(Phase.FETCH, look.session.fetch(uids, items, octets=octets, settle=True))
+    try:
+        for uids, items in ((batch - headers, WHOLE), (headers, HEADER)):
+            if uids:
+                answers |= await look.timed(Phase.FETCH, look.session.fetch(uids, items, octets=octets, settle=True))
+    except Refused:
+        look.memory.in_flight = UidSet()  # settled: it was answered, and nobody died of it
+        raise
     return answers
 
 
