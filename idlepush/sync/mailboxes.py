@@ -32,7 +32,7 @@ def chosen(patterns: Sequence[str], listed: Iterable[ListEntry]) -> tuple[Mailbo
         if rank is not None:
             ranked[entry.name] = rank
     for rank, pattern in enumerate(patterns):
-        if is_plain(pattern) or (not pattern.startswith(("\\", "!")) and not re.search(r"[*%]", pattern)):
+        if not pattern.startswith(("\\", "!")) and not re.search(r"[*%]", pattern):
             text = pattern.replace("/", delimiters.copy().pop()) if len(delimiters) == 1 else pattern
             ranked.setdefault(MailboxName.from_text(text), rank)
     return tuple(sorted(ranked, key=lambda name: (ranked[name], name.text)))

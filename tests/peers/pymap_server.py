@@ -1,18 +1,17 @@
 """pymap, a second opinion on IMAP: in a process of its own, on a free port of loopback, with its mail in memory.
 
-It has IDLE, UIDPLUS and OBJECTID, but neither CONDSTORE nor TLS here. `pymap_process.py` is that process.
+It has IDLE, UIDPLUS and OBJECTID, but neither CONDSTORE nor TLS here. The demo's `mailserver` is that process.
 """
 
 import imaplib
+import json
 import subprocess
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Final, Self
 
 PASSWORD: Final = "pass-of-everyone"  # an account of a throw-away server
-_PROGRAM: Final = Path(__file__).with_name("pymap_process.py")
 
 
 class PymapServer:
@@ -29,11 +28,12 @@ class PymapServer:
 
     def start(self) -> None:
         """Start it and return when it listens."""
-        words = [word for pair in self._users.items() for word in pair]
-        self._process = subprocess.Popen(
-            [sys.executable, str(_PROGRAM), *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        program = [sys.executable, "-m", "idlepush.demo.mailserver"]
+        self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdin
         assert self._process.stdout
+        self._process.stdin.write(json.dumps(self._users).encode() + b"\n")
+        self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
             self.close()
