@@ -22,14 +22,21 @@ def deliver(server: Dovecot, user: str, count: int, *, seed: int, per_second: fl
             pause.wait(max(0.0, begun + (number + 1) / per_second - time.monotonic()))
 
 
-def change(server: Dovecot, user: str, *, flags: int, expunges: int, seed: int) -> None:
-    """Change flags of, and expunge, messages that are there now, by another client and in random order."""
+def standing(server: Dovecot, user: str) -> list[str]:
+    """Return the UIDs that are in INBOX now."""
+    with server.imap(user) as client:
+        client.select("INBOX", readonly=True)
+        return [uid.decode() for uid in client.uid("SEARCH", "ALL")[1][0].split()]
+
+
+def change(server: Dovecot, user: str, uids: list[str], *, flags: int, expunges: int, seed: int) -> None:
+    """Change flags of, and expunge, messages among *uids*, by another client and in random order."""
     dice = random.Random(seed)
+    uids = uids.copy()
     with server.imap(user) as client:
         client.select("INBOX")
         acts = ["flag"] * flags + ["expunge"] * expunges
         dice.shuffle(acts)
-        uids = [uid.decode() for uid in client.uid("SEARCH", "ALL")[1][0].split()]
         for act in acts:
             if not uids:
                 continue
@@ -53,7 +60,7 @@ def looping(server: Dovecot, user: str, *, seed: int, per_second: float = 50) ->
         while not stop.is_set():
             round_ += 1
             deliver(server, user, 20, seed=round_, per_second=per_second)
-            change(server, user, flags=8, expunges=6, seed=round_)
+            change(server, user, standing(server, user), flags=8, expunges=6, seed=round_)
 
     thread = threading.Thread(target=busy, name=f"workload of {user}")
     thread.start()
