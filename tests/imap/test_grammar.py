@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from idlepush.errors import RemoteProtocolError
 from idlepush.imap.framing import Frame, Framer
-from idlepush.imap.grammar import MAX_NESTING, MAX_VALUES, MAX_WORDS, parse
+from idlepush.imap.grammar import parse
+from idlepush.imap.reader import MAX_NESTING, MAX_VALUES, MAX_WORDS
 from idlepush.imap.responses import (
     BodySection,
     Capabilities,
