@@ -46,6 +46,14 @@ class WakeSource(StrEnum):
     OPERATOR = "operator"
 
 
+class Feature(StrEnum):
+    """A capability that may be latched off."""
+
+    QRESYNC = "qresync"
+    CONDSTORE = "condstore"
+    NOTIFY = "notify"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateChanged:
     """An account stands differently now."""
@@ -241,6 +249,16 @@ class IdleDistrusted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureDistrusted:
+    """The server was seen to break what a capability promises: the next best way is gone for a while."""
+
+    event: ClassVar[str] = "feature.distrusted"
+    account: str
+    feature: Feature
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ServerAlert:
     """The server wants a person to read this (RFC 9051, ALERT)."""
 
@@ -278,6 +296,7 @@ Observation = (
     | IdleRenewed
     | IdleWasSilent
     | IdleDistrusted
+    | FeatureDistrusted
     | ServerAlert
     | StoreTrouble
 )

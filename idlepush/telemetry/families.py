@@ -8,7 +8,7 @@ series, and it is hosts and disks that are slow, not accounts. `idlepush history
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from idlepush.engine.observations import Phase, WakeSource
+from idlepush.engine.observations import Feature, Phase, WakeSource
 from idlepush.errors import FailureClass
 from idlepush.sync.events import FoundBy
 from idlepush.telemetry.series import Counter, Gauge, Histogram
@@ -79,6 +79,12 @@ class Families:
         self.renewals = counter("idle_renewals_total", "Times IDLE was issued again in time.")
         self.silent = counter("silent_idle_total", "Looks that found news which IDLE had not told.")
         self.distrusted = counter("idle_distrusted_total", "Times IDLE was given up for a while.")
+        self.features_distrusted = counter(
+            "features_distrusted_total",
+            "Times a capability was latched off because the server broke what it promises.",
+            ["feature"],
+            [(feature.value,) for feature in Feature],
+        )
         self.resets = counter("mailbox_resets_total", "Mailboxes whose UIDVALIDITY changed.")
         self.quarantined = counter("quarantined_total", "Messages that could not be had and were set aside.")
         self.alerts_heard = counter("server_alerts_total", "Texts marked ALERT by the server.")

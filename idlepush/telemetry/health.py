@@ -41,6 +41,8 @@ from idlepush.engine.observations import (
     BugFound,
     Connected,
     ConnectFailed,
+    Feature,
+    FeatureDistrusted,
     IdleDistrusted,
     Looked,
     MailboxTrouble,
@@ -67,6 +69,7 @@ SHORT_PAUSE: Final = 30.0
 """A pause of at most so many seconds after a session that was of use is a reconnect, and no trouble yet."""
 BUG_HELD: Final = timedelta(hours=1)
 ALERT_HELD: Final = timedelta(days=1)
+DISTRUST_HELD: Final = timedelta(days=1)
 QUARANTINE_HELD: Final = timedelta(hours=25)
 """What is set aside is tried again within a day: longer ago than this, it was had or is gone."""
 MOST_HELD: Final = 1000
@@ -205,6 +208,8 @@ class _Account:
     """What the store said, until the state that comes of it."""
     store_reason: str | None = None
     idle_reason: str | None = None
+    distrusted: dict[Feature, tuple[datetime, str]] = field(default_factory=dict)
+    """Features that the server was caught lying about: when, and how."""
     bug_at: datetime | None = None
     alert: tuple[datetime, str] | None = None
     quarantined: dict[tuple[str, int], datetime] = field(default_factory=dict)
@@ -235,6 +240,9 @@ class _Account:
             yield 80, "1 message was set aside" if set_aside == 1 else f"{set_aside} messages were set aside"
         if self.alert is not None and now - self.alert[0] < ALERT_HELD:
             yield 85, f"the server says: {self.alert[1]}"
+        for feature, (at, reason) in self.distrusted.items():
+            if now - at < DISTRUST_HELD:
+                yield 95, f"{feature} is not used: {reason}"
 
     def _of_its_state(self) -> Iterator[Finding]:
         if self.state is State.POLLING:
@@ -346,6 +354,8 @@ class Health:
                 _hold(facts.quarantined, (seen.mailbox, seen.uid), self._now())
             case IdleDistrusted():
                 facts.idle_reason = printable(seen.reason, most=SENTENCE)
+            case FeatureDistrusted():
+                facts.distrusted[seen.feature] = (self._now(), printable(seen.reason, most=SENTENCE))
             case ServerAlert():
                 facts.alert = (self._now(), printable(seen.text, most=SENTENCE))
             case _:

@@ -28,6 +28,7 @@ from idlepush.engine.observations import (
     ConnectFailed,
     Connecting,
     Disconnected,
+    FeatureDistrusted,
     IdleDistrusted,
     IdleRenewed,
     IdleWasSilent,
@@ -152,6 +153,8 @@ class Metrics(Collector):
                 self._families.silent.add(account)
             case IdleDistrusted():
                 self._families.distrusted.add(account)
+            case FeatureDistrusted():
+                self._families.features_distrusted.add(account, seen.feature)
             case ServerAlert():
                 self._families.alerts_heard.add(account)
             case StoreTrouble():

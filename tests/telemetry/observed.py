@@ -7,6 +7,8 @@ from idlepush.engine.observations import (
     ConnectFailed,
     Connecting,
     Disconnected,
+    Feature,
+    FeatureDistrusted,
     IdleDistrusted,
     IdleRenewed,
     IdleWasSilent,
@@ -69,6 +71,7 @@ ONE_OF_EACH: dict[type[Observation], Observation] = {
         IdleRenewed(account="alice"),
         IdleWasSilent(account="alice", mailbox="INBOX"),
         IdleDistrusted(account="alice", reason="no"),
+        FeatureDistrusted(account="alice", feature=Feature.QRESYNC, reason="no"),
         ServerAlert(account="alice", text="closing"),
         StoreTrouble(account="alice", reason="full"),
     )

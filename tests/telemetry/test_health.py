@@ -15,6 +15,8 @@ from idlepush.engine.observations import (
     Connected,
     ConnectFailed,
     Disconnected,
+    Feature,
+    FeatureDistrusted,
     IdleDistrusted,
     Looked,
     MailboxTrouble,
@@ -103,6 +105,7 @@ DISK_FULL = (
 BUG = (BugFound(account="alice", trace="…"), stands(State.BACKING_OFF, FailureClass.OTHER, "a bug: KeyError"))
 QUARANTINE = Quarantined(account="alice", mailbox="INBOX", uid=7, reason="refused")
 NO_SUCH = MailboxTrouble(account="alice", mailbox="Work", reason="Work: NO [NOPERM]")
+LATCHED = FeatureDistrusted(account="alice", feature=Feature.QRESYNC, reason="it vanished what is there")
 DISTRUSTED = IdleDistrusted(account="alice", reason="the server refuses IDLE")
 ALERT = ServerAlert(account="alice", text="The server closes at noon")
 
@@ -114,6 +117,7 @@ ALERT = ServerAlert(account="alice", text="The server closes at noon")
         ([STARTING, WATCHING], 100, Level.HEALTHY, ()),
         ([POLLING], 90, Level.HEALTHY, ("polled: the server has no IDLE",)),
         ([DISTRUSTED, POLLING], 85, Level.HEALTHY, ("polled: the server refuses IDLE",)),
+        ([WATCHING, LATCHED], 95, Level.HEALTHY, ("qresync is not used: it vanished what is there",)),
         ([WATCHING, ALERT], 85, Level.HEALTHY, ("the server says: The server closes at noon",)),
         ([WATCHING, QUARANTINE], 80, Level.HEALTHY, ("1 message was set aside",)),
         ([WATCHING, *DROPPED], 75, Level.WARNING, ("reconnecting: the server said BYE",)),
@@ -131,6 +135,7 @@ ALERT = ServerAlert(account="alice", text="The server closes at noon")
         "watched is well",
         "polled where nothing pushes is well",
         "polled because IDLE does not work is well enough",
+        "a capability that lies is shown, not feared",
         "an alert of the server is shown, not feared",
         "a message set aside is shown, not feared",
         "a reconnect is a warning",
@@ -349,7 +354,7 @@ def test_the_service_is_as_well_as_its_worst_account(watched: Watched) -> None:
 
 STEPS: list[tuple[Observation, ...]] = [
     (STARTING,), (WATCHING,), (POLLING,), (PAUSED,), (CONNECTED,), DROPPED, UNREACHABLE, THROTTLED, REFUSED, DISK_FULL,
-    BUG, (QUARANTINE,), (NO_SUCH,), (DISTRUSTED,), (ALERT,), (looked(),),
+    BUG, (QUARANTINE,), (NO_SUCH,), (DISTRUSTED,), (LATCHED,), (ALERT,), (looked(),),
     (Woken(account="alice", source=WakeSource.POLL),),
 ]  # fmt: skip
 
