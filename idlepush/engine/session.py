@@ -416,6 +416,7 @@ def _joined(before: Fetch, said: Fetch) -> Fetch:
         modseq=said.modseq or before.modseq,
         email_id=said.email_id or before.email_id,
         thread_id=said.thread_id or before.thread_id,
+        structure=said.structure or before.structure,
         bodies=said.bodies or before.bodies,
         others={**before.others, **said.others},
     )

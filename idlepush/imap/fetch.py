@@ -10,7 +10,8 @@ from typing import Final
 
 from idlepush.errors import RemoteProtocolError
 from idlepush.imap.reader import MAX_32, MAX_63, USUAL, Reader, Value, alone, flags_in, unusual_flags, within
-from idlepush.imap.responses import BodySection, Fetch
+from idlepush.imap.responses import BodySection, Fetch, Structure
+from idlepush.imap.structure import structure_of
 from idlepush.imap.types import Flags, ModSeq, Uid, printable
 
 # The commonest line of all, `* 12 FETCH (UID 34 FLAGS (\Seen))` and its like, in one step of C.
@@ -30,7 +31,7 @@ _NO_OTHERS: Final[Mapping[str, object]] = MappingProxyType({})
 # Its slots are set here directly instead. (A new field of Fetch does not go unseen: this would fail on import.)
 _SLOTS: Final = tuple(Fetch.__dict__[slot.name].__set__ for slot in fields(Fetch))
 _number_is, _uid_is, _flags_are, _date_is, _size_is, _modseq_is, *_NEVER_ON_THIS_LINE = _SLOTS
-_email_id_is, _thread_id_is, _bodies_are, _others_are = _NEVER_ON_THIS_LINE
+_email_id_is, _thread_id_is, _structure_is, _bodies_are, _others_are = _NEVER_ON_THIS_LINE
 
 
 def usual_fetch(line: re.Match[bytes]) -> Fetch:
@@ -49,6 +50,7 @@ def usual_fetch(line: re.Match[bytes]) -> Fetch:
     _modseq_is(fetch, None if modseq is None else within(int(modseq), 0, MAX_63))
     _email_id_is(fetch, None)
     _thread_id_is(fetch, None)
+    _structure_is(fetch, None)
     _bodies_are(fetch, ())
     _others_are(fetch, _NO_OTHERS)
     return fetch
@@ -68,6 +70,7 @@ class _Items:
     modseq: ModSeq | None = None
     email_id: str | None = None
     thread_id: str | None = None
+    structure: Structure | None = None
 
     def take(self, name: bytes, reader: Reader) -> bool:
         """Take the value of the item called *name*, if it has a field of its own."""
@@ -86,18 +89,49 @@ class _Items:
                 self.email_id = _object_id(reader.value())
             case b"THREADID":
                 self.thread_id = _object_id(reader.value())
+            case b"BODYSTRUCTURE" | b"BODY":
+                self.structure = _NOT_UNDERSTOOD  # it stays that, if reading on fails
+                self.structure = structure_of(reader.value())
             case _:
                 return False
         return True
 
 
 def read_fetch(number: int, reader: Reader) -> Fetch:
-    """Read the list of items behind `* number FETCH`."""
+    """Read the list of items behind `* number FETCH`.
+
+    A broken structure costs itself, and what stands behind it only where that cannot be found: some servers quote
+    names wrong, and then nothing tells where the structure ends. The stream has not lost its meaning by that.
+    """
     if not reader.take(b"("):
         raise reader.broken()
     items = _Items()
     bodies: list[BodySection] = []
     others: dict[str, object] = {}
+    try:
+        _gather(reader, items, bodies, others)
+    except RemoteProtocolError:
+        if items.structure is None:
+            raise
+        items.structure = _NOT_UNDERSTOOD
+        reader.skip_to_end(_ITEMS_AT_THE_END)
+        _gather(reader, items, bodies, others)
+    return Fetch(
+        number,
+        items.uid,
+        items.flags,
+        items.internal_date,
+        items.size,
+        items.modseq,
+        items.email_id,
+        items.thread_id,
+        items.structure,
+        tuple(bodies),
+        others,
+    )
+
+
+def _gather(reader: Reader, items: _Items, bodies: list[BodySection], others: dict[str, object]) -> None:
     while not reader.take(b")"):
         name = reader.item_name()
         section = reader.section()
@@ -112,18 +146,14 @@ def read_fetch(number: int, reader: Reader) -> Fetch:
         elif not items.take(name, reader):
             others[name.decode("ascii")] = reader.value()
     reader.end()
-    return Fetch(
-        number,
-        items.uid,
-        items.flags,
-        items.internal_date,
-        items.size,
-        items.modseq,
-        items.email_id,
-        items.thread_id,
-        tuple(bodies),
-        others,
-    )
+
+
+_NOT_UNDERSTOOD: Final = Structure((), understood=False)
+# What may stand behind a structure that breaks off. Nothing here holds a text that a sender chose, so that the end of
+# a frame that is nothing but these cannot be an attachment's name.
+_ITEMS_AT_THE_END: Final = re.compile(
+    rb"(?: (?:UID [0-9]{1,10}|FLAGS \([^()\"]{0,1000}\)|RFC822\.SIZE [0-9]{1,18}|MODSEQ \([0-9]{1,19}\)))*+ ?\)\Z"
+)
 
 
 def _object_id(value: Value) -> str | None:

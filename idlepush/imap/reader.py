@@ -61,6 +61,7 @@ def text_of(octets: bytes) -> str:
 # Possessive, so that a text of megabytes keeps no way back.
 _QUOTED: Final = rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
 _TOKEN: Final = re.compile(rb"(\()|(\))|" + _QUOTED + rb'|([^ ()"]++)', re.DOTALL)
+_TAIL: Final = 2000
 _SPACES: Final = re.compile(rb" *")
 _ITEM_NAME: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._/-]*")
 _IN_SECTION: Final = re.compile(rb'[^\]"]*+(?:"[^"]*+"[^\]"]*+)*+')
@@ -127,6 +128,15 @@ class Reader:
             return False
         self._at += 1
         return True
+
+    def skip_to_end(self, tail: re.Pattern[bytes]) -> None:
+        """Go to where *tail* begins, which is an end of the frame."""
+        self._part = len(self._frame.literals)
+        self._text = self._frame.texts[-1]
+        # The last octets are enough; to look for an end from each place of a megabyte is not.
+        found = tail.search(self._text, max(0, len(self._text) - _TAIL))
+        self._at = len(self._text) if found is None else found.start()
+        self._budget = max(self._budget, _TAIL)
 
     def literal(self) -> bytes | None:
         """Take the literal that stands here, if one does."""

@@ -110,6 +110,33 @@ class BodySection:
     data: bytes | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One part of a message that holds no parts itself, or a message inside one: what BODYSTRUCTURE says of it.
+
+    `section` is what BODY[section] fetches it by; `type`, `encoding` and `disposition` are in lower case, the empty
+    string where the server did not say. `size` is of the part as it is encoded. Parameters are octets under names in
+    lower case: neither RFC 2231 nor RFC 2047 is decoded in them.
+    """
+
+    section: str
+    type: str
+    parameters: tuple[tuple[str, bytes], ...] = ()
+    content_id: bytes | None = None
+    encoding: str = ""
+    size: int | None = None
+    disposition: str = ""
+    disposition_parameters: tuple[tuple[str, bytes], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """BODYSTRUCTURE; where it is not `understood`, what the server sent is no structure, or not all of it is one."""
+
+    parts: tuple[Part, ...]
+    understood: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class Fetch:
     """FETCH: what the server says of one message; None where it said nothing.
@@ -127,6 +154,7 @@ class Fetch:
     modseq: ModSeq | None = None
     email_id: str | None = None
     thread_id: str | None = None
+    structure: Structure | None = None
     bodies: tuple[BodySection, ...] = ()
     others: Mapping[str, object] = field(default_factory=dict)
 
