@@ -135,6 +135,8 @@ class MailboxRow:
     remaining: int
     """An upper bound of the messages still in holes: the UIDs they span."""
     looked_at: datetime | None
+    object_id: str | None = None
+    """Its MAILBOXID (RFC 8474), where the server tells one: it stays when the name changes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +238,23 @@ class Store(Reader, Protocol):
 
     async def mailbox_gone(self, account: str, mailbox: MailboxName, *, state: str = "gone") -> None:
         """Write that the mailbox is no longer there: `mailbox.gone`, its live rows are expunged by that one event."""
+        ...
+
+    async def mailbox_renamed(self, account: str, before: MailboxName, after: MailboxName) -> None:
+        """Write that *before* is called *after* now: `mailbox.renamed`; its rows, ids, bodies and checkpoint stay.
+
+        What was mirrored under the new name is gone first, by a `mailbox.gone` of its own in the same transaction.
+        A mailbox that is not mirrored has nothing to be renamed.
+        """
+        ...
+
+    async def note_mailbox(
+        self, account: str, mailbox: MailboxName, *, state: str | None = None, object_id: str | None = None
+    ) -> None:
+        """Write what is known of a mailbox beside its messages, None for what stays; nothing is told, no row changes.
+
+        A mailbox never seen is written down only where it gets a *state*.
+        """
         ...
 
     async def set_account(self, row: AccountRow) -> None:

@@ -56,6 +56,27 @@ class MemoryStore:
             self._begin().gone(known, state)
             self._announce()
 
+    async def mailbox_renamed(self, account: str, before: MailboxName, after: MailboxName) -> None:
+        """See `Store.mailbox_renamed`."""
+        await anyio.lowlevel.checkpoint()
+        known = self._tables.mailboxes.get((account, before))
+        if known is not None and known.current is not None and before != after:
+            self._begin().renamed(known, after)
+            self._announce()
+
+    async def note_mailbox(
+        self, account: str, mailbox: MailboxName, *, state: str | None = None, object_id: str | None = None
+    ) -> None:
+        """See `Store.note_mailbox`."""
+        await anyio.lowlevel.checkpoint()
+        known = self._tables.mailboxes.get((account, mailbox))
+        if known is None:
+            if state is None:
+                return
+            known = self._add(account, mailbox)
+        known.state = state or known.state
+        known.object_id = object_id or known.object_id
+
     async def set_account(self, row: AccountRow) -> None:
         """See `Store.set_account`."""
         await anyio.lowlevel.checkpoint()
@@ -254,4 +275,5 @@ def _shown(mailbox: Mailbox) -> MailboxRow:
         messages=sum(len(generation.live) for generation in mailbox.generations),
         remaining=span(current.checkpoint.holes) if current else 0,
         looked_at=mailbox.looked_at,
+        object_id=mailbox.object_id,
     )

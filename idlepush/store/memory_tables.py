@@ -56,6 +56,7 @@ class Mailbox:
     current: Generation | None = None
     older: list[Generation] = field(default_factory=list)
     looked_at: datetime | None = None
+    object_id: str | None = None
     fingerprints: "dict[bytes, list[Row]]" = field(default_factory=dict)
 
     @property
@@ -197,6 +198,23 @@ class Commit:
                 self._expunge(row)
         mailbox.older = [*mailbox.generations]
         mailbox.current = None
+
+    def renamed(self, mailbox: Mailbox, after: MailboxName) -> None:
+        """Do what `Store.mailbox_renamed` promises."""
+        tables = self._tables
+        other = tables.mailboxes.get((mailbox.account, after))
+        if other is not None:
+            self.gone(other, "gone")
+            # What was there under this name before stays there, as the past of whatever has the name now.
+            mailbox.older = [*other.older, *mailbox.older]
+            for row in tables.rows.values():
+                if row.mailbox is other:
+                    row.mailbox = mailbox
+        before = mailbox.name
+        del tables.mailboxes[mailbox.account, before]
+        tables.mailboxes[mailbox.account, after] = mailbox
+        mailbox.name = after
+        self._tell(EventType.MAILBOX_RENAMED, mailbox, details={"mailbox_before": before.text})
 
     def account(self, row: AccountRow) -> None:
         """Do what `Store.set_account` promises."""

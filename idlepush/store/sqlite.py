@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from idlepush.imap.types import MailboxName
-from idlepush.store import sqlite_alerts, sqlite_commit, sqlite_upkeep
+from idlepush.store import sqlite_alerts, sqlite_commit, sqlite_mailboxes, sqlite_upkeep
 from idlepush.store.base import AccountRow, AlertRow, Committed, Sweep
 from idlepush.store.sqlite_open import (
     Lock,
@@ -62,7 +62,19 @@ class SqliteStore(SqliteReader):
 
     async def mailbox_gone(self, account: str, mailbox: MailboxName, *, state: str = "gone") -> None:
         """See `Store.mailbox_gone`."""
-        await self._writer.write(lambda transaction: sqlite_upkeep.mailbox_gone(transaction, account, mailbox, state))
+        await self._writer.write(lambda transaction: sqlite_mailboxes.gone(transaction, account, mailbox, state))
+
+    async def mailbox_renamed(self, account: str, before: MailboxName, after: MailboxName) -> None:
+        """See `Store.mailbox_renamed`."""
+        await self._writer.write(lambda transaction: sqlite_mailboxes.renamed(transaction, account, before, after))
+
+    async def note_mailbox(
+        self, account: str, mailbox: MailboxName, *, state: str | None = None, object_id: str | None = None
+    ) -> None:
+        """See `Store.note_mailbox`."""
+        await self._writer.write(
+            lambda transaction: sqlite_mailboxes.note(transaction, account, mailbox, state, object_id)
+        )
 
     async def set_account(self, row: AccountRow) -> None:
         """See `Store.set_account`."""

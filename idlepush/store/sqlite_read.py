@@ -60,7 +60,8 @@ _EVENTS: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE position > ? ORDER BY
 _ACCOUNTS: Final = "SELECT name, state, since, class, reason, details FROM account ORDER BY name"
 _MAILBOXES: Final = """
     SELECT mailbox.account, mailbox.name, mailbox.raw, mailbox.state, current.uidvalidity, current.holes,
-           mailbox.looked_at, (SELECT total(alive) FROM generation WHERE generation.mailbox = mailbox.id)
+           mailbox.looked_at, (SELECT total(alive) FROM generation WHERE generation.mailbox = mailbox.id),
+           mailbox.object_id
     FROM mailbox LEFT JOIN generation AS current ON current.id = mailbox.generation
     WHERE :account IS NULL OR mailbox.account = :account
     ORDER BY mailbox.account, mailbox.name, mailbox.raw
@@ -220,7 +221,7 @@ class SqliteReader:
 
 
 def _mailbox_from(columns: tuple[Any, ...]) -> MailboxRow:
-    account, name, raw, state, uidvalidity, holes, looked_at, alive = columns
+    account, name, raw, state, uidvalidity, holes, looked_at, alive, object_id = columns
     return MailboxRow(
         account=account,
         name=name,
@@ -230,6 +231,7 @@ def _mailbox_from(columns: tuple[Any, ...]) -> MailboxRow:
         messages=int(alive),
         remaining=0 if holes is None else span(holes_from(holes)),
         looked_at=moment_or_none(looked_at),
+        object_id=object_id,
     )
 
 

@@ -1,4 +1,4 @@
-"""What is written to SQLite beside change sets: accounts, mailboxes that are gone, and what retention takes away.
+"""What is written to SQLite beside change sets: accounts, and what retention takes away.
 
 Retention works in steps of bounded size, a transaction each, so that no push waits behind a year of old mail. A step
 returns whether there is more to do; killed between two of them, the next sweep or purge does the rest.
@@ -6,11 +6,10 @@ returns whether there is more to do; killed between two of them, the next sweep 
 
 from typing import Final
 
-from idlepush.imap.types import MailboxName
 from idlepush.store.base import AccountRow, Sweep
 from idlepush.store.spelling import details_of_state
 from idlepush.store.sqlite_rows import account_from, micros, micros_or_null, spell_json
-from idlepush.store.sqlite_transaction import Transaction, add_mailbox, mailbox_of
+from idlepush.store.sqlite_transaction import Transaction
 from idlepush.sync.events import EventType
 
 STEP_BODIES: Final = 64
@@ -21,15 +20,6 @@ _ACCOUNT: Final = "SELECT name, state, since, class, reason, details FROM accoun
 _SET_ACCOUNT: Final = """
     INSERT OR REPLACE INTO account (name, state, since, class, reason, details) VALUES (?, ?, ?, ?, ?, ?)
 """
-
-_SET_STATE: Final = "UPDATE mailbox SET state = ?, generation = NULL WHERE id = ?"
-_PARTS: Final = """
-    SELECT body FROM message WHERE mailbox = ? AND expunged IS NULL AND complete = 0 AND body IS NOT NULL
-"""
-_EXPUNGE_ALL: Final = """
-    UPDATE message SET expunged = ?, body = CASE WHEN complete THEN body END WHERE mailbox = ? AND expunged IS NULL
-"""
-_NONE_ALIVE: Final = "UPDATE generation SET alive = 0 WHERE mailbox = ?"
 
 # Bodies whose last row was expunged before the moment: nobody live refers to them, and nobody who went since.
 _OLD_BODIES: Final = """
@@ -82,28 +72,6 @@ def set_account(transaction: Transaction, row: AccountRow) -> None:
     details = details_of_state(before, row)
     if details is not None:
         transaction.tell(EventType.ACCOUNT_STATE, row.name, details)
-
-
-def mailbox_gone(transaction: Transaction, account: str, name: MailboxName, state: str) -> None:
-    """See `Store.mailbox_gone`."""
-    db = transaction.db
-    mailbox = mailbox_of(db, account, name)
-    if mailbox is None:
-        if state != "gone":
-            add_mailbox(db, account, name, state)
-        return
-    db.execute(_SET_STATE, (state, mailbox.id))
-    if mailbox.checkpoint is None:
-        return
-
-    transaction.tell(
-        EventType.MAILBOX_GONE, account, {}, mailbox=mailbox.name, uidvalidity=mailbox.checkpoint.uidvalidity
-    )
-    parts = db.execute(_PARTS, (mailbox.id,)).fetchall()
-    db.execute(_EXPUNGE_ALL, (transaction.now, mailbox.id))
-    db.execute(_NONE_ALIVE, (mailbox.id,))
-    for (body,) in parts:
-        transaction.bodies.drop(body)
 
 
 def sweep_step(transaction: Transaction, sweep: Sweep) -> bool:

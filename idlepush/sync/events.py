@@ -1,6 +1,20 @@
 """The durable events: what the log holds, and how each is spelled for the outside (`contract.md`, Events).
 
-An event says what changed in the mirror, is committed with that change, and is enough to replay it.
+An event says what changed in the mirror, is committed with that change, and is enough to replay it. How a reader of
+the log folds it, to have the mirror:
+
+    message.new, .flags, .moved   the message `id` is in `mailbox` now, with these flags (and, if moved, nowhere else)
+    message.body                  it is whole now
+    message.expunged              it is no more
+    mailbox.new                   there is a mailbox of this name, with nothing in it
+    mailbox.gone                  there is none; every message that was in it is no more, without events of their own
+    mailbox.renamed               all that is in `mailbox_before` is in `mailbox` from here on; the messages keep their
+                                  `id`, UID and flags, and nothing is in `mailbox_before` any more. Whatever else was
+                                  in `mailbox` had its `mailbox.gone` just before
+    mailbox.reset                 its UIDs mean something else now; the messages known of follow as `message.moved`,
+                                  `message.expunged` or stay until then as they were
+
+Two mailboxes that swapped their names are renamed one after the other, over a name that neither of them has.
 """
 
 from collections.abc import Mapping

@@ -174,6 +174,10 @@ def replayed(log: list[Event]) -> Mapping[str, tuple[str, frozenset[str]]]:
                 del live[str(event.id)]
             case EventType.MAILBOX_GONE:
                 live = {key: at for key, at in live.items() if at[0] != event.mailbox}
+            case EventType.MAILBOX_RENAMED:
+                before, after = event.details["mailbox_before"], str(event.mailbox)
+                assert all(at[0] != after for at in live.values()), f"{after} is taken"
+                live = {key: (after, at[1]) if at[0] == before else at for key, at in live.items()}
             case _:
                 pass
     return live

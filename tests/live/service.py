@@ -138,17 +138,27 @@ def wait_until(claim: Callable[[], bool], *, within: float, what: str) -> float:
     return time.monotonic() - begun
 
 
-def replayed(events: Iterable[Mapping[str, Any]]) -> dict[str, frozenset[str]]:
-    """Fold the log into flags by message id; positions are 1, 2, 3, … and nothing is new twice."""
-    live: dict[str, frozenset[str]] = {}
+Placed = tuple[str, str, frozenset[str]]
+
+
+def replayed(events: Iterable[Mapping[str, Any]]) -> dict[str, Placed]:
+    """Fold the log into (account, mailbox, flags) by message id; positions are 1, 2, 3, … and nothing is new twice."""
+    live: dict[str, Placed] = {}
     for position, event in enumerate(events, start=1):
         assert event["position"] == position
         match event["type"]:
             case "message.new":
                 assert event["id"] not in live, f"new twice: {event}"
-                live[event["id"]] = frozenset(event["flags"])
+                live[event["id"]] = (event["account"], event["mailbox"], frozenset(event["flags"]))
             case "message.flags" | "message.moved":
-                live[event["id"]] = frozenset(event["flags"])
+                live[event["id"]] = (event["account"], event["mailbox"], frozenset(event["flags"]))
             case "message.expunged":
                 del live[event["id"]]
+            case "mailbox.gone":
+                place = (event["account"], event["mailbox"])
+                live = {key: at for key, at in live.items() if at[:2] != place}
+            case "mailbox.renamed":
+                place, before = (event["account"], event["mailbox"]), (event["account"], event["mailbox_before"])
+                assert all(at[:2] != place for at in live.values()), f"the name is taken: {event}"
+                live = {key: (*place, at[2]) if at[:2] == before else at for key, at in live.items()}
     return live

@@ -744,6 +744,113 @@ class GoneMailboxes:
         assert [(one.name, one.state) for one in await store.mailboxes()] == [("Archive", "unselectable")]
 
 
+class RenamedMailboxes:
+    async def test_a_renamed_mailbox_keeps_its_rows_ids_bodies_and_checkpoint(self, store: Store) -> None:
+        generation = await begin(store)
+        await store.commit(
+            changes(generation, new=(message(1, b"a"), message(2, b"be", complete=False)), modseq=ModSeq(4))
+        )
+        await store.commit(changes(generation, new=(message(3),), looked_at=START))
+        await store.commit(changes(generation, expunged=UidSet.of(3)))
+        before, known = await rows(store), await mirror(store)
+        position = await store.position()
+
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+
+        [event] = await store.events(position)
+        assert (event.type, event.mailbox, event.uidvalidity, event.details) == (
+            EventType.MAILBOX_RENAMED,
+            "Archive",
+            7,
+            {"mailbox_before": "INBOX"},
+        )
+        assert await store.mirror("alice", INBOX) is None
+        assert await mirror(store, "alice", ARCHIVE) == known
+        assert await rows(store) == [replace(one, mailbox="Archive") for one in before]
+        assert await raw(store, before[0].id) == b"a"
+        assert [one.name for one in await store.mailboxes()] == ["Archive"]
+        await store.commit(changes(generation, "alice", ARCHIVE, slices=(part(2, 2, b"rt", final=True),)))
+        assert (await row(store, 2, "alice", ARCHIVE)).sha256 == hashlib.sha256(b"bert").hexdigest()
+        assert replayed(await all_events(store)) == {one.id: shown_alike(one) for one in await rows(store)}
+
+    async def test_what_has_the_new_name_already_is_gone_first(self, store: Store) -> None:
+        first = await begin(store)
+        await store.commit(changes(first, new=(message(1),)))
+        second = await begin(store, "alice", ARCHIVE, 8)
+        await store.commit(changes(second, "alice", ARCHIVE, new=(message(9),)))
+
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+
+        assert (await told(store))[-2:] == [EventType.MAILBOX_GONE, EventType.MAILBOX_RENAMED]
+        assert [(one.mailbox, one.uid) for one in await rows(store)] == [("Archive", 1)]
+        assert [(one.mailbox, one.uid) for one in await rows(store, expunged=True)] == [("Archive", 9)]
+        assert (await mirror(store, "alice", ARCHIVE)).older_alive == 0
+        with pytest.raises(StaleGeneration):
+            await store.commit(changes(second, "alice", ARCHIVE, new=(message(4),)))
+        assert replayed(await all_events(store)) == {one.id: shown_alike(one) for one in await rows(store)}
+
+    async def test_a_name_that_was_left_may_be_used_again(self, store: Store) -> None:
+        first = await begin(store)
+        await store.commit(changes(first, new=(message(1),)))
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+        second = await begin(store, "alice", INBOX, 8)
+        await store.commit(changes(second, new=(message(1),)))
+        await store.mailbox_gone("alice", ARCHIVE)
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+
+        assert [(one.mailbox, one.uidvalidity) for one in await rows(store)] == [("Archive", 8)]
+        assert [(one.mailbox, one.uidvalidity) for one in await rows(store, expunged=True)] == [("Archive", 7)]
+        await store.purge("alice")
+        assert (await store.mailboxes(), await rows(store, expunged=True)) == ([], [])
+
+    async def test_a_reset_goes_on_under_the_new_name(self, store: Store) -> None:
+        first = await begin(store)
+        await store.commit(changes(first, new=(message(1, b"a", fingerprint=b"f"), message(2))))
+        second = await begin(store, "alice", INBOX, 8)
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+        await store.commit(
+            changes(second, "alice", ARCHIVE, new=(message(5, b"a", fingerprint=b"f"),), forget_older=True)
+        )
+
+        assert (await told(store))[-3:] == [EventType.MAILBOX_RENAMED, MOVED, EXPUNGED]
+        assert [(one.uid, one.uidvalidity) for one in await rows(store)] == [(5, 8)]
+
+    async def test_what_is_not_mirrored_is_not_renamed(self, store: Store) -> None:
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+        await store.note_mailbox("alice", INBOX, state="unselectable")
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+        await begin(store, "alice", ARCHIVE)
+        await store.mailbox_renamed("alice", ARCHIVE, ARCHIVE)
+
+        assert await told(store) == [EventType.MAILBOX_NEW]
+        assert [(one.name, one.state) for one in await store.mailboxes()] == [
+            ("Archive", "ok"),
+            ("INBOX", "unselectable"),
+        ]
+
+
+class NotesOnMailboxes:
+    async def test_a_note_changes_nothing_but_what_it_says(self, store: Store) -> None:
+        generation = await begin(store)
+        await store.commit(changes(generation, new=(message(1),)))
+        position, known = await store.position(), await mirror(store)
+
+        await store.note_mailbox("alice", INBOX, object_id="F1")
+        await store.note_mailbox("alice", INBOX, state="unselectable")
+        await store.note_mailbox("alice", ARCHIVE, object_id="F2")
+
+        [mailbox] = await store.mailboxes()
+        assert (mailbox.state, mailbox.object_id, mailbox.messages) == ("unselectable", "F1", 1)
+        assert (await store.position(), await mirror(store)) == (position, known)
+
+    async def test_a_mailbox_keeps_its_object_id_when_it_is_renamed(self, store: Store) -> None:
+        await begin(store)
+        await store.note_mailbox("alice", INBOX, object_id="F1")
+        await store.mailbox_renamed("alice", INBOX, ARCHIVE)
+
+        assert [(one.name, one.object_id) for one in await store.mailboxes()] == [("Archive", "F1")]
+
+
 class Accounts:
     async def test_a_state_is_told_when_it_changes(self, store: Store, clock: Clock) -> None:
         row = AccountRow(name="alice", state="watching", since=START, details={"capabilities": ["IDLE", None, 1]})
@@ -1118,6 +1225,8 @@ class StoreConformance(
     QuarantinedUids,
     Resets,
     GoneMailboxes,
+    RenamedMailboxes,
+    NotesOnMailboxes,
     Accounts,
     Listings,
     TheLog,

@@ -141,6 +141,13 @@ def replayed(events: list[Event]) -> Mapping[str, tuple[str, str, int, int, tupl
                 del live[id]
             case EventType.MAILBOX_GONE, _:
                 live = {name: one for name, one in live.items() if one[:2] != (event.account, event.mailbox)}
+            case EventType.MAILBOX_RENAMED, _:
+                moved = (event.account, event.details["mailbox_before"])
+                assert event.mailbox is not None
+                assert all(one[:2] != (event.account, event.mailbox) for one in live.values()), "the name is taken"
+                live = {
+                    name: (one[0], event.mailbox, *one[2:]) if one[:2] == moved else one for name, one in live.items()
+                }
             case _:
                 pass
     return live

@@ -35,7 +35,7 @@ from tests.store.making import (
     shown_alike,
 )
 
-MAILBOXES = (("alice", INBOX), ("alice", MailboxName(b"A&-B")), ("bob", INBOX))
+MAILBOXES = (("alice", INBOX), ("alice", MailboxName(b"A&-B")), ("alice", MailboxName(b"C")), ("bob", INBOX))
 BODIES = (b"a", b"a" * 300_000, b"ab" * 5, b"\x00")
 
 # Few of everything, so that what happens happens to the same UIDs, fingerprints and bodies.
@@ -43,6 +43,7 @@ uids = st.integers(1, 7).map(Uid)
 uid_sets = st.lists(uids, max_size=3).map(UidSet.from_uids)
 some_flags = st.frozensets(st.sampled_from(["\\Seen", "\\Draft", "work", "Work"]), max_size=2)
 mailboxes = st.sampled_from(MAILBOXES)
+names = st.sampled_from([name for account, name in MAILBOXES if account == "alice"])
 
 
 @st.composite
@@ -122,6 +123,19 @@ class Gone:
 
 
 @dataclass(frozen=True)
+class Renamed:
+    before: MailboxName
+    after: MailboxName
+
+
+@dataclass(frozen=True)
+class Noted:
+    mailbox: tuple[str, MailboxName]
+    state: str | None
+    object_id: str | None
+
+
+@dataclass(frozen=True)
 class Purge:
     account: str
 
@@ -134,6 +148,8 @@ steps = st.one_of(
     change_sets(),
     change_sets(),
     st.builds(Gone, mailboxes, st.sampled_from(["gone", "unselectable"])),
+    st.builds(Renamed, names, names),
+    st.builds(Noted, mailboxes, st.sampled_from([None, "ok", "unselectable"]), st.sampled_from([None, "F1", "F2"])),
     st.builds(
         AccountRow,
         name=st.sampled_from(["alice", "bob"]),
@@ -145,7 +161,7 @@ steps = st.one_of(
     st.builds(Sweep, bodies_before=moments, rows_before=moments),
     st.builds(Purge, st.sampled_from(["alice", "bob"])),
 )
-Step = Change | Gone | AccountRow | Sweep | Purge
+Step = Change | Gone | Renamed | Noted | AccountRow | Sweep | Purge
 
 
 async def take(store: Store, step: Step) -> Committed | str | None:
@@ -166,6 +182,10 @@ async def take(store: Store, step: Step) -> Committed | str | None:
             return committed
         case Gone():
             await store.mailbox_gone(*step.mailbox, state=step.state)
+        case Renamed():
+            await store.mailbox_renamed("alice", step.before, step.after)
+        case Noted():
+            await store.note_mailbox(*step.mailbox, state=step.state, object_id=step.object_id)
         case AccountRow():
             await store.set_account(step)
         case Sweep():

@@ -293,8 +293,9 @@ class TestDamage:
         assert isinstance(store_error(path, KeyError("x")), KeyError)
 
 
-SECOND = (2, "CREATE TABLE extra (x INTEGER) STRICT; INSERT INTO extra SELECT id FROM message;")
-BROKEN = (2, "CREATE TABLE extra (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1);")
+NEWEST = bundled_migrations()[-1][0]
+SECOND = (NEWEST + 1, "CREATE TABLE extra (x INTEGER) STRICT; INSERT INTO extra SELECT id FROM message;")
+BROKEN = (NEWEST + 1, "CREATE TABLE extra (x INTEGER) STRICT; INSERT INTO nowhere VALUES (1);")
 
 
 class TestMigrations:
@@ -306,20 +307,20 @@ class TestMigrations:
         return path
 
     async def test_an_older_store_is_backed_up_and_migrated(self, old: Path, clock: Clock) -> None:
-        migrations = [*bundled_migrations(), SECOND, (3, "DROP TABLE extra;")]
+        migrations = [*bundled_migrations(), SECOND, (NEWEST + 2, "DROP TABLE extra;")]
 
         async with open_store(old, clock=clock, migrations=migrations) as store:
             assert len(await rows(store)) == 100
 
         assert sorted(one.name for one in old.parent.iterdir()) == [
             "mirror.db",
-            "mirror.db.before-0002.bak",
+            f"mirror.db.before-{NEWEST + 1:04}.bak",
             "mirror.db.lock",
         ]
-        assert asked(old, "PRAGMA user_version") == [(3,)]
-        backup = old.with_name("mirror.db.before-0002.bak")
+        assert asked(old, "PRAGMA user_version") == [(NEWEST + 2,)]
+        backup = old.with_name(f"mirror.db.before-{NEWEST + 1:04}.bak")
         assert backup.stat().st_mode & 0o777 == 0o600
-        assert asked(backup, "PRAGMA user_version") == [(1,)]
+        assert asked(backup, "PRAGMA user_version") == [(NEWEST,)]
         async with open_reader(backup) as reader:
             assert len(await rows(reader)) == 100
 
@@ -338,7 +339,7 @@ class TestMigrations:
             async with open_store(old, clock=clock, migrations=[*bundled_migrations(), BROKEN]):
                 pass
 
-        assert asked(old, "PRAGMA user_version") == [(1,)]
+        assert asked(old, "PRAGMA user_version") == [(NEWEST,)]
         assert asked(old, "SELECT name FROM sqlite_schema WHERE name = 'extra'") == []
         async with open_store(old, clock=clock, migrations=[*bundled_migrations(), SECOND]) as store:
             assert len(await rows(store)) == 100
@@ -349,7 +350,9 @@ class TestMigrations:
         before = old.read_bytes()
 
         for opening in (open_store(old, clock=clock), open_reader(old)):
-            with pytest.raises(StoreError, match=r"newer idlepush \(its schema is 2, this one knows 1\): upgrade"):
+            with pytest.raises(
+                StoreError, match=rf"newer idlepush \(its schema is {NEWEST + 1}, this one knows {NEWEST}\): upgrade"
+            ):
                 async with opening:
                     pass
         assert old.read_bytes() == before
@@ -358,7 +361,7 @@ class TestMigrations:
         with pytest.raises(StoreError, match="start the service once to migrate it"):
             async with open_reader(old, migrations=[*bundled_migrations(), SECOND]):
                 pass
-        assert asked(old, "PRAGMA user_version") == [(1,)]
+        assert asked(old, "PRAGMA user_version") == [(NEWEST,)]
 
     @pytest.mark.parametrize("instructions", [1, 10, 100, 1000, 3000, 10_000, 30_000, 100_000, 300_000])
     async def test_killed_in_a_migration_the_schema_is_old_or_new(
@@ -401,7 +404,7 @@ class TestMigrations:
 
 
 SLOW = (
-    2,
+    NEWEST + 1,
     """
     CREATE TABLE extra (x INTEGER PRIMARY KEY) STRICT;
     WITH RECURSIVE number (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM number WHERE x < 20000)
