@@ -6,10 +6,10 @@ r"""Choose which of a server's mailboxes are mirrored, by the patterns of the co
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cache
 
 from idlepush.imap.responses import ListEntry
 from idlepush.imap.types import MailboxName
+from idlepush.sync.pattern import matches
 
 UNSELECTABLE = frozenset({"\\noselect", "\\nonexistent"})
 
@@ -22,7 +22,7 @@ def is_plain(pattern: str) -> bool:
 def chosen(patterns: Sequence[str], listed: Iterable[ListEntry]) -> tuple[MailboxName, ...]:
     """Return the mailboxes to mirror, in the order of the patterns that chose them, then by name.
 
-    A plain name that is not listed is chosen all the same: it may come to be.
+    A plain name that is not listed, or cannot be selected, is chosen all the same: it may come to be.
     """
     ranked: dict[MailboxName, int] = {}
     entries = [entry for entry in listed if not entry.attributes & UNSELECTABLE]
@@ -31,10 +31,13 @@ def chosen(patterns: Sequence[str], listed: Iterable[ListEntry]) -> tuple[Mailbo
         rank = _rank(patterns, entry)
         if rank is not None:
             ranked[entry.name] = rank
-    for rank, pattern in enumerate(patterns):
+    delimiter = delimiters.pop() if len(delimiters) == 1 else None
+    for pattern in patterns:
         if not pattern.startswith(("\\", "!")) and not re.search(r"[*%]", pattern):
-            text = pattern.replace("/", delimiters.copy().pop()) if len(delimiters) == 1 else pattern
-            ranked.setdefault(MailboxName.from_text(text), rank)
+            named = MailboxName.from_text(pattern.replace("/", delimiter) if delimiter else pattern)
+            rank = _rank(patterns, ListEntry(frozenset(), delimiter, named))
+            if rank is not None:
+                ranked.setdefault(named, rank)
     return tuple(sorted(ranked, key=lambda name: (ranked[name], name.text)))
 
 
@@ -52,11 +55,4 @@ def _matches(pattern: str, entry: ListEntry) -> bool:
     name = entry.name.text
     if pattern.upper() == "INBOX":
         return name == "INBOX"
-    return _expression(pattern, entry.delimiter).fullmatch(name) is not None
-
-
-@cache
-def _expression(pattern: str, delimiter: str | None) -> re.Pattern[str]:
-    level = f"[^{re.escape(delimiter)}]*" if delimiter else ".*"
-    wild = {"*": ".*", "%": level, "/": re.escape(delimiter or "/")}
-    return re.compile("".join(wild.get(one, re.escape(one)) for one in pattern), re.DOTALL)
+    return matches(pattern, name, entry.delimiter)

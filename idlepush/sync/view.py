@@ -27,7 +27,7 @@ class Heard:
     numbers: frozenset[int] = frozenset()
     """Sequence numbers of FETCH heard without UID."""
     uids: UidSet = UidSet()
-    """UIDs of FETCH heard with UID."""
+    """UIDs of FETCH heard with UID; of many that lie apart, those between them, too."""
     any_flags: bool = False
     """Flags changed, of messages that can no longer be named."""
 
@@ -71,7 +71,7 @@ class View:
                 else:
                     self.heard = replace(self.heard, numbers=numbers)
             case Fetch(uid=uid) if uid is not None:
-                self.heard = replace(self.heard, uids=self.heard.uids | UidSet.of(uid))
+                self.heard = replace(self.heard, uids=_bounded(self.heard.uids | UidSet.of(uid)))
             case _:
                 return False
         return True
@@ -102,9 +102,17 @@ def merged(one: Heard, other: Heard) -> Heard:
         rose=one.rose + other.rose,
         expunged=one.expunged or other.expunged,
         numbers=other.numbers if shifted else one.numbers | other.numbers,
-        uids=one.uids | other.uids,
+        uids=_bounded(one.uids | other.uids),
         any_flags=one.any_flags or other.any_flags or shifted,
     )
+
+
+def _bounded(uids: UidSet) -> UidSet:
+    """Return *uids*, and those between them where they lie apart in too many places.
+
+    Each UID heard costs as many steps as there are ranges; to ask about a few more messages is cheaper.
+    """
+    return UidSet.range(uids.first, uids.last) if len(uids.ranges) > _MOST_NUMBERS else uids
 
 
 def _shifted(numbers: frozenset[int], expunged: int) -> frozenset[int]:

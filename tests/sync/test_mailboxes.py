@@ -35,6 +35,8 @@ LISTED = [
         (["*", "!Archive*", "Archive.2024"], ["INBOX", "Junk", "Sent Items", "Archive.2024"]),
         (["INBOX", "Not there yet"], ["INBOX", "Not there yet"]),
         (["Parent", "INBOX"], ["Parent", "INBOX"]),
+        (["INBOX", "Junk", "!Junk"], ["INBOX"]),
+        (["INBOX", "Not there yet", "!Not*"], ["INBOX"]),
     ],
 )
 def test_the_last_pattern_that_matches_decides(patterns: list[str], names: list[str]) -> None:

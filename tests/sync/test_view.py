@@ -1,5 +1,7 @@
 """What is heard beside what was asked."""
 
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -67,6 +69,17 @@ def test_a_flood_of_numbers_is_kept_as_one_comparison() -> None:
     for number in range(1, 2000):
         seen.hear(Fetch(number))
     assert seen.heard.any_flags
+
+
+def test_a_flood_of_uids_that_lie_apart_costs_no_square_and_none_is_forgotten() -> None:
+    seen = view(20_000)
+    began = time.thread_time()
+    for uid in range(1, 40_000, 2):
+        seen.hear(Fetch(1, Uid(uid)))
+    # With every range kept it was eleven seconds, in which no other account was served.
+    assert time.thread_time() - began < 5
+    assert not UidSet.from_uids(range(1, 40_000, 2)) - seen.heard.uids
+    assert len(merged(seen.heard, Heard(uids=UidSet.from_uids(range(50_000, 51_000, 2)))).uids.ranges) <= 500
 
 
 def test_an_expunge_heard_later_makes_earlier_numbers_unnameable() -> None:
