@@ -9,7 +9,7 @@ from typing import Final
 
 from idlepush.engine.look import TRIES, WINDOW, Look
 from idlepush.engine.observations import Backfilling, Phase
-from idlepush.engine.session import HEADER, LISTING, LONG_SLICE, SLICE, WHOLE
+from idlepush.engine.session import LONG_SLICE, SLICE
 from idlepush.errors import Refused
 from idlepush.imap.responses import Fetch
 from idlepush.imap.types import MAX_UID, Uid
@@ -70,7 +70,7 @@ async def _batch(look: Look, existing: UidSet) -> UidSet:
     if unknown:
         look.memory.in_flight = window
         try:
-            listed = await look.session.fetch(unknown, LISTING, octets=len(unknown) * 200)
+            listed = await look.session.fetch(unknown, look.session.listing_items, octets=len(unknown) * 200)
         except Refused:
             listed = {}
         look.memory.sizes.update({uid: said.size for uid, said in listed.items() if said.size is not None})
@@ -96,7 +96,10 @@ async def _fetch_batch(look: Look, batch: UidSet) -> Mapping[Uid, Fetch]:
     octets = sum(_expected(look, uid) for uid in batch)
     answers: dict[Uid, Fetch] = {}
     try:
-        for uids, items in ((batch - headers, WHOLE), (headers, HEADER)):
+        for uids, items in (
+            (batch - headers, look.session.whole_items),
+            (headers, look.session.header_items),
+        ):
             if uids:
                 answers |= await look.timed(Phase.FETCH, look.session.fetch(uids, items, octets=octets, settle=True))
     except Refused:

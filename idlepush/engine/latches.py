@@ -27,6 +27,11 @@ class Latches:
         """Tell whether *feature* may be used now."""
         return anyio.current_time() >= self._until.get(feature, 0.0)
 
+    @property
+    def forgone(self) -> frozenset[Feature]:
+        """What is not to be used now."""
+        return frozenset(feature for feature in self._until if not self.trusts(feature))
+
     def distrust(self, feature: Feature, reason: str, *, seconds: float = AGES_OUT) -> None:
         """Latch *feature* off and tell why."""
         self._until[feature] = anyio.current_time() + seconds

@@ -1,10 +1,11 @@
 """Log in to an account and choose its mailboxes: what the service, `check` and `verify` all begin with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from idlepush.engine.credentials import read_secret
 from idlepush.engine.dial import Dial, Endpoint, dial_tcp
 from idlepush.engine.limits import LoginLimit
+from idlepush.engine.observations import Feature
 from idlepush.engine.sasl import Login
 from idlepush.engine.session import Session, open_session
 from idlepush.engine.settings import AccountSettings
@@ -21,10 +22,11 @@ async def log_in(
     limit: LoginLimit | None = None,
     dial: Dial = dial_tcp,
     winner: str | None = None,
+    without: Collection[Feature] = (),
 ) -> Session:
     """Return a session at the first endpoint that answers; one that refuses the login is not asked again elsewhere.
 
-    *winner* (`host:port`) is asked first: the one that answered the last time.
+    *winner* (`host:port`) is asked first: the one that answered the last time. *without* are features not to be used.
 
     Raises:
         Trouble: in one of its kinds; nothing is left open.
@@ -42,6 +44,7 @@ async def log_in(
                 dial=dial,
                 connect_timeout=settings.connect_timeout,
                 command_timeout=settings.command_timeout,
+                without=without,
             )
         except Trouble as error:
             if error.failure_class not in (FailureClass.NETWORK, FailureClass.TIMEOUT):

@@ -11,10 +11,11 @@ from typing import Final, TypeVar
 
 import anyio
 
-from idlepush.engine.observations import Mirrored, Observe, Phase, Quarantined, Timed
+from idlepush.engine.latches import Latches
+from idlepush.engine.observations import Feature, Mirrored, Observe, Phase, Quarantined, Timed
 from idlepush.engine.session import Session
 from idlepush.imap.responses import Fetch
-from idlepush.imap.types import Flags, MailboxName, Uid
+from idlepush.imap.types import Flags, MailboxName, ModSeq, Uid
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Committed, Mirror, Store
 from idlepush.sync.arrivals import BodyRules, Unusable, judge
@@ -54,6 +55,8 @@ class Memory:
     lists_first: bool = False
     """The last session died of new mail: it is listed before it is fetched, so that it can be taken in parts."""
     counted: tuple[int, int] | None = None
+    must_rise: bool = False
+    """Something was found to have changed after the mod-sequence that is stored: the next one must be higher."""
     flags_at: float | None = None
     newest_flags_at: float | None = None
     rewinds: int = 0
@@ -112,6 +115,7 @@ class Look:
     """What a message will say that this look finds; what the server tells of meanwhile is a push."""
     now: Callable[[], datetime]
     observe: Observe
+    latches: Latches
     done: Done = field(default_factory=Done)
     fruitless: int = 0
     """How often in a row EXISTS was heard and nothing was there: a server that says it in every answer."""
@@ -121,6 +125,11 @@ class Look:
         """The selected mailbox as the session sees it."""
         assert self.session.view is not None
         return self.session.view
+
+    def distrust(self, feature: Feature, reason: str) -> None:
+        """Do without *feature*, now and for a day."""
+        self.latches.distrust(feature, f"{self.mailbox.name}: {reason}")
+        self.session.forgo(feature)
 
     async def reload(self) -> Mirror | None:
         mirror = await self.store.mirror(self.mailbox.account, self.mailbox.name)
@@ -174,6 +183,7 @@ class Look:
         new: Sequence[NewMessage] = (),
         slices: Sequence[BodySlice] = (),
         flags: Mapping[Uid, Flags] | None = None,
+        modseqs: Mapping[Uid, ModSeq] | None = None,
         expunged: UidSet = UidSet(),
         quarantined: Mapping[Uid, Quarantine] | None = None,
         released: UidSet = UidSet(),
@@ -181,6 +191,8 @@ class Look:
         holes: tuple[Hole, ...] = (),
         high: Uid | None = None,
         rewind: bool = False,
+        modseq: ModSeq | None = None,
+        forget_modseq: bool = False,
         forget_older: bool = False,
         looked_at: datetime | None = None,
         urgent: bool = False,
@@ -193,6 +205,7 @@ class Look:
             new=tuple(new),
             slices=tuple(slices),
             flags=flags or {},
+            modseqs=modseqs or {},
             expunged=expunged,
             quarantined=quarantined or {},
             released=released,
@@ -200,6 +213,8 @@ class Look:
             holes=holes,
             high=high,
             rewind=rewind,
+            modseq=modseq,
+            forget_modseq=forget_modseq,
             forget_older=forget_older,
             looked_at=looked_at,
             urgent=urgent,

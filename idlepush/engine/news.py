@@ -8,7 +8,7 @@ import anyio
 
 from idlepush.engine.look import Look
 from idlepush.engine.observations import MailboxReset, Phase
-from idlepush.engine.session import HEADER, LISTING, SLICE, WHOLE
+from idlepush.engine.session import SLICE
 from idlepush.errors import FailureClass, MailboxUnavailable, Refused
 from idlepush.imap.responses import Fetch
 from idlepush.imap.types import MAX_UID, Uid
@@ -35,7 +35,7 @@ async def begin(look: Look, mirror: Mirror | None) -> None:
     holes = (Hole(Uid(1), Uid(uidnext - 1), found_by),) if uidnext > 1 and look.view.exists else ()
     # The old generation's last look stays: what came after it is news, not backlog.
     looked_at = mirror.looked_at if mirror else None
-    begin = Begin(uidvalidity=look.view.uidvalidity, high=uidnext, holes=holes)
+    begin = Begin(uidvalidity=look.view.uidvalidity, high=uidnext, holes=holes, modseq=look.view.highestmodseq)
     await look.commit(mirror, begin=begin, looked_at=looked_at)
     if mirror is not None:
         look.observe(MailboxReset(account=look.mailbox.account, mailbox=look.mailbox.name.text))
@@ -60,7 +60,7 @@ async def rewind(look: Look, mirror: Mirror, uidnext: Uid) -> None:
     found = await look.session.search(UidSet.range(1, MAX_UID))
     alive = await look.store.uids(mirror.generation)
     for window in (alive & found).chunks(_IDENTITY_WINDOW):
-        listed = await look.session.fetch(window, LISTING)
+        listed = await look.session.fetch(window, look.session.listing_items)
         known = await look.store.sizes(mirror.generation, window.first, window.last)
         if any(_contradict(said, known.get(uid)) for uid, said in listed.items()):
             await begin(look, mirror)
@@ -71,7 +71,8 @@ async def rewind(look: Look, mirror: Mirror, uidnext: Uid) -> None:
 
 async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
     """Fetch from *first* on with bodies. Few are expected; should it be refused, a listing is taken instead."""
-    items = HEADER if look.mailbox.rules.headers_only else WHOLE
+    session = look.session
+    items = session.header_items if look.mailbox.rules.headers_only else session.whole_items
     if look.memory.lists_first:
         await list_new(look, mirror, first)
         return
@@ -109,7 +110,7 @@ async def list_new(look: Look, mirror: Mirror, first: Uid) -> None:
     """List what stands from *first* on: many, or on top of a backlog. It becomes a hole of known sizes."""
     asked = UidSet.range(first, MAX_UID)
     try:
-        answers = await look.session.fetch(asked, LISTING, octets=look.view.exists * 100)
+        answers = await look.session.fetch(asked, look.session.listing_items, octets=look.view.exists * 100)
         present = await _present(look, first, answers)
     except Refused:
         # One poisoned message can spoil a listing; SEARCH does not look into messages.

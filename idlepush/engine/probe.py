@@ -71,6 +71,6 @@ async def _look_around(session: Session, settings: AccountSettings, host: str) -
         capabilities=tuple(sorted(session.capabilities)),
         mailbox=usable[0].text if usable else None,
         watch="idle" if session.can_idle else "poll",
-        compare="uid",
+        compare=session.compare,
         problems=tuple(problems),
     )

@@ -4,7 +4,8 @@ Every command says which untagged responses are its answer; all others are hints
 mailbox. A UID that a command in flight asked for is an answer, every other one a hint (`sync.md`, Fetch).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +14,7 @@ import anyio
 import idlepush
 from idlepush.engine.connection import Ask, Connection, IdleEnd, connect
 from idlepush.engine.dial import Dial, Endpoint, dial_tcp
+from idlepush.engine.observations import Feature
 from idlepush.engine.sasl import Challenges, Login, login_command, scrubber
 from idlepush.engine.wake import Wake
 from idlepush.errors import (
@@ -29,7 +31,9 @@ from idlepush.imap.responses import (
     Code,
     Completion,
     Condition,
+    Enabled,
     Exists,
+    Expunge,
     Fetch,
     ListEntry,
     MailboxFlags,
@@ -39,11 +43,12 @@ from idlepush.imap.responses import (
     Status,
     StatusReply,
     Untagged,
+    Vanished,
 )
-from idlepush.imap.types import MailboxName, ModSeq, Uid, UidValidity
+from idlepush.imap.types import MAX_UID, Flags, MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.mailboxes import UNSELECTABLE
-from idlepush.sync.view import View
+from idlepush.sync.view import Changed, Heard, View, merged
 
 SLICE: Final = 262_144
 """Octets of a body asked for at once: longer ones come in slices of this length."""
@@ -51,12 +56,12 @@ LONG_SLICE: Final = 4 * SLICE
 """Octets asked for at once of what is left of a long body."""
 MAX_LITERAL: Final = 24 * 1024 * 1024
 """A literal announced longer than this ends the connection; only servers that ignore slices ever come near it."""
-LISTING: Final = "(UID FLAGS INTERNALDATE RFC822.SIZE)"
-FLAGS: Final = "(UID FLAGS)"
-WHOLE: Final = f"(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[]<0.{SLICE}>)"
-HEADER: Final = f"(UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[HEADER]<0.{SLICE}>)"
+_FLAGS: Final = "UID FLAGS"
+_LISTING: Final = "UID FLAGS INTERNALDATE RFC822.SIZE"
 _STATUS_ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
 _SEARCH_WINDOW: Final = 150_000
+_MOST_CHANGES: Final = 1024 * 1024
+"""Octets that the answer to CHANGEDSINCE may well have: it stretches its deadline."""
 
 
 class Session:
@@ -69,6 +74,9 @@ class Session:
         self.alerts: list[str] = []
         self.connect_seconds = 0.0
         self.login_seconds = 0.0
+        self.enabled: frozenset[str] = frozenset()
+        """What ENABLED has confirmed; nothing else is believed."""
+        self._without: frozenset[Feature] = frozenset()
         self._shows_no_uidnext = False
         self._connection = connection
         connection.unclaimed = self._heard
@@ -78,6 +86,51 @@ class Session:
     def can_idle(self) -> bool:
         """The server offers IDLE."""
         return "IDLE" in self.capabilities
+
+    @property
+    def uses_condstore(self) -> bool:
+        """The server has mod-sequences, and is trusted with them."""
+        return "CONDSTORE" in self.capabilities and Feature.CONDSTORE not in self._without
+
+    @property
+    def compare(self) -> str:
+        """How mailboxes are compared here: qresync, condstore or uid."""
+        return "qresync" if self.uses_qresync else "condstore" if self.uses_condstore else "uid"
+
+    @property
+    def uses_qresync(self) -> bool:
+        """The server has confirmed QRESYNC, and is trusted with it."""
+        return "QRESYNC" in self.enabled and self.uses_condstore and Feature.QRESYNC not in self._without
+
+    def forgo(self, feature: Feature) -> None:
+        """Do without *feature* from here on."""
+        self._without |= {feature}
+        if self.view is not None and not self.uses_condstore:
+            self.view.highestmodseq = self.view.changed = None
+
+    @property
+    def flags_items(self) -> str:
+        """What FETCH asks for to compare flags."""
+        return f"({_FLAGS}{self._modseq})"
+
+    @property
+    def listing_items(self) -> str:
+        """What FETCH asks for to list messages."""
+        return f"({_LISTING}{self._modseq})"
+
+    @property
+    def whole_items(self) -> str:
+        """What FETCH asks for to have messages, bodies and all, up to a slice of each."""
+        return f"({_LISTING}{self._modseq} BODY.PEEK[]<0.{SLICE}>)"
+
+    @property
+    def header_items(self) -> str:
+        """What FETCH asks for to have messages by their headers."""
+        return f"({_LISTING}{self._modseq} BODY.PEEK[HEADER]<0.{SLICE}>)"
+
+    @property
+    def _modseq(self) -> str:
+        return " MODSEQ" if self.view is not None and self.view.highestmodseq is not None else ""
 
     @property
     def omits_expunged(self) -> bool:
@@ -113,14 +166,15 @@ class Session:
 
     # Opening
 
-    async def open(self, login: Login) -> None:
-        """Do everything from the greeting to a session in which mailboxes can be selected.
+    async def open(self, login: Login, *, without: Collection[Feature] = ()) -> None:
+        """Do everything from the greeting to a session in which mailboxes can be selected, *without* some features.
 
         Raises:
             AuthenticationFailed: the server does not take the credentials.
             TlsFailed: STARTTLS could not be had; no secret was sent.
             Trouble: everything else.
         """
+        self._without = frozenset(without)
         connection, endpoint = self._connection, self._connection.endpoint
         connection.scrub = scrubber(login)
         greeting = await connection.greeting()
@@ -141,6 +195,8 @@ class Session:
             await self._ask_capabilities()
         if "ID" in self.capabilities:
             await self._introduce()
+        if "ENABLE" in self.capabilities and "QRESYNC" in self.capabilities and Feature.QRESYNC not in self._without:
+            await self._enable("QRESYNC")
 
     async def _ask_capabilities(self) -> None:
         def claim(said: Untagged) -> bool:
@@ -181,11 +237,23 @@ class Session:
         fields = {"name": "idlepush", "version": idlepush.__version__}
         await self._connection.run(Ask(commands.id_(fields), claim, tolerant=True))
 
+    async def _enable(self, name: str) -> None:
+        """Enable an extension. Only what ENABLED confirms is: some say OK to everything, iCloud says nothing (seen)."""
+
+        def claim(said: Untagged) -> bool:
+            if isinstance(said, Enabled):
+                self.enabled |= said.names
+            return isinstance(said, Enabled)
+
+        with suppress(Refused):
+            await self._connection.run(Ask(commands.enable(name), claim, tolerant=True))
+
     # Mailboxes
 
-    async def examine(self, mailbox: MailboxName) -> View:
+    async def examine(self, mailbox: MailboxName, *, since: tuple[UidValidity, ModSeq] | None = None) -> View:
         """Select *mailbox* read-only and return the view of it; from here on the session keeps it up.
 
+        *since* is what its mirror has: with QRESYNC the server tells at once what changed, and `View.changed` has it.
         What was heard of the same mailbox before is still to be looked into.
 
         Raises:
@@ -196,17 +264,22 @@ class Session:
             uidnext = said.uidnext
         else:
             uidnext = None
-        answer = _Selection()
         before, self.view = self.view, None
+        since = since if self.uses_qresync else None
+        answer = _Selection(since[1] if since else None, is_first=before is None)
+        command = commands.examine(mailbox, condstore=self.uses_condstore, qresync=since)
         try:
-            (done,) = await self._connection.run(Ask(commands.examine(mailbox), answer.claim))
+            (done,) = await self._connection.run(Ask(command, answer.claim))
         except Refused as refused:
             raise _unavailable(mailbox, refused) from None
         fresh = answer.view(mailbox, done, uidnext)
+        if not self.uses_condstore:
+            fresh.highestmodseq = None
         if fresh.uidnext is None and not self._shows_no_uidnext:
             # A STATUS of the selected mailbox may be stale until NOOP (seen), so the next EXAMINE asks before it.
             self._shows_no_uidnext = True
         if before is not None and before.mailbox == mailbox:
+            before.heard = merged(before.heard, answer.former)
             before.reselected(fresh)
             fresh = before
         self.view = fresh
@@ -227,13 +300,15 @@ class Session:
             return False
 
         try:
-            await self._connection.run(Ask(commands.status(mailbox, _STATUS_ITEMS), claim))
+            items = [*_STATUS_ITEMS, "HIGHESTMODSEQ"] if self.uses_condstore else _STATUS_ITEMS
+            await self._connection.run(Ask(commands.status(mailbox, items), claim))
         except Refused as refused:
             raise _unavailable(mailbox, refused) from None
         return MailboxStatus(
             messages=_number(answers.get("MESSAGES")),
             uidnext=_uid(answers.get("UIDNEXT")),
             uidvalidity=_uidvalidity(answers.get("UIDVALIDITY")),
+            modseq=_modseq(answers.get("HIGHESTMODSEQ")),
         )
 
     async def list(self, pattern: str | bytes = "*") -> Sequence[ListEntry]:
@@ -286,6 +361,24 @@ class Session:
                 raise
         return answers.merged
 
+    async def changed_since(self, since: ModSeq, uids: UidSet) -> Changed:
+        """UID FETCH CHANGEDSINCE: the flags of *uids* that changed, and with QRESYNC which are gone since.
+
+        Raises:
+            Refused: NO or BAD.
+        """
+        answers = _ChangedSince(uids, since)
+        asked = [
+            Ask(
+                commands.uid_fetch(spelled, _FLAGS, changed_since=since, vanished=self.uses_qresync),
+                answers.claim,
+                octets=_MOST_CHANGES,
+            )
+            for spelled in uids.spelled()
+        ]
+        await self._connection.run(*asked)
+        return answers.changed
+
     async def fetch_numbers(self, numbers: Iterable[int]) -> Mapping[Uid, Fetch]:
         """FETCH the UIDs and flags behind sequence numbers."""
         wanted = UidSet.from_uids(numbers)
@@ -300,7 +393,7 @@ class Session:
             return False
 
         asked = [
-            Ask(commands.fetch(UidSet.parse(spelled), FLAGS), claim, tolerant=True) for spelled in wanted.spelled()
+            Ask(commands.fetch(UidSet.parse(spelled), _FLAGS), claim, tolerant=True) for spelled in wanted.spelled()
         ]
         await self._connection.run(*asked)
         return found
@@ -353,12 +446,20 @@ class MailboxStatus:
     messages: int | None
     uidnext: Uid | None
     uidvalidity: UidValidity | None
+    modseq: ModSeq | None = None
 
 
 class _Selection:
-    """Collects what EXAMINE answers; a number said twice counts as it was said last."""
+    """Collects what EXAMINE answers; a number said twice counts as it was said last.
 
-    def __init__(self) -> None:
+    What comes before `[CLOSED]` belongs to the former selection (RFC 7162 section 3.2.11): its hints are kept apart.
+    So are they where CLOSED never comes, and what changed is then asked for once more.
+    """
+
+    def __init__(self, since: ModSeq | None, *, is_first: bool) -> None:
+        self.former = Heard()
+        self._is_open = is_first
+        self._changed = _ChangedSince(UidSet.range(1, MAX_UID), since) if since is not None else None
         self._exists = 0
         self._uidnext: Uid | None = None
         self._uidvalidity: UidValidity | None = None
@@ -366,6 +467,12 @@ class _Selection:
 
     def claim(self, said: Untagged) -> bool:
         match said:
+            case Condition(code=Code("CLOSED")):
+                self._is_open = True
+            case Fetch() | Expunge() | Vanished() if not self._is_open:
+                self._hear(said)
+            case Fetch() | Vanished() if self._changed is not None:
+                return self._changed.claim(said)
             case Exists(count):
                 self._exists = count
             case Condition(code=Code("UIDNEXT", int() as value)):
@@ -373,7 +480,7 @@ class _Selection:
             case Condition(code=Code("UIDVALIDITY", int() as value)):
                 self._uidvalidity = _uidvalidity(value)
             case Condition(code=Code("HIGHESTMODSEQ", int() as value)):
-                self._modseq = ModSeq(value) if value >= 1 else None
+                self._modseq = _modseq(value)
             case Condition(code=Code("ALERT" | "CAPABILITY")):
                 return False
             case Condition() | Recent() | MailboxFlags():
@@ -382,12 +489,53 @@ class _Selection:
                 return False
         return True
 
+    def _hear(self, said: Fetch | Expunge | Vanished) -> None:
+        match said:
+            case Fetch(uid=uid) if uid is not None:
+                hint = Heard(uids=UidSet.of(uid))
+            case Fetch():
+                hint = Heard(any_flags=True)
+            case Vanished(uids):
+                hint = Heard(vanished=uids)
+            case Expunge():
+                hint = Heard(expunged=True)
+        self.former = merged(self.former, hint)
+
     def view(self, mailbox: MailboxName, done: Completion, uidnext: Uid | None) -> View:
         if done.code is not None:
             self.claim(Condition(Status.OK, done.code, ""))
         if self._uidvalidity is None:
             raise RemoteProtocolError(f"{mailbox}: EXAMINE shows no UIDVALIDITY, so its UIDs mean nothing")
-        return View(mailbox, self._uidvalidity, self._uidnext or uidnext, self._exists, self._modseq)
+        changed = self._changed.changed if self._changed is not None and self._is_open else None
+        return View(mailbox, self._uidvalidity, self._uidnext or uidnext, self._exists, self._modseq, changed)
+
+
+class _ChangedSince:
+    """Collects flags that changed since a mod-sequence, and UIDs that are gone since."""
+
+    def __init__(self, wanted: UidSet, since: ModSeq) -> None:
+        self._wanted = wanted
+        self._since = since
+        self._flags: dict[Uid, Flags] = {}
+        self._modseqs: dict[Uid, ModSeq] = {}
+        self._vanished = UidSet()
+
+    @property
+    def changed(self) -> Changed:
+        """All of it."""
+        return Changed(self._since, self._flags, self._modseqs, self._vanished)
+
+    def claim(self, said: Untagged) -> bool:
+        match said:
+            case Vanished(uids, earlier=True):
+                self._vanished = self._vanished | (uids & self._wanted)
+            case Fetch(uid=uid, flags=flags) if uid is not None and uid in self._wanted and flags is not None:
+                self._flags[uid] = flags
+                if said.modseq is not None:
+                    self._modseqs[uid] = said.modseq
+            case _:
+                return False
+        return True
 
 
 class _Answers:
@@ -434,6 +582,10 @@ def _uid(value: int | str | None) -> Uid | None:
     return Uid(value) if isinstance(value, int) and 1 <= value < 2**32 else None
 
 
+def _modseq(value: int | str | None) -> ModSeq | None:
+    return ModSeq(value) if isinstance(value, int) and 1 <= value < 2**63 else None
+
+
 def _uidvalidity(value: int | str | None) -> UidValidity | None:
     return UidValidity(value) if isinstance(value, int) and 1 <= value < 2**32 else None
 
@@ -445,8 +597,9 @@ async def open_session(
     dial: Dial = dial_tcp,
     connect_timeout: float,
     command_timeout: float,
+    without: Collection[Feature] = (),
 ) -> Session:
-    """Dial, start TLS, log in.
+    """Dial, start TLS, log in, *without* features that the server was caught lying about.
 
     Raises:
         Trouble: in one of its kinds; nothing is left open.
@@ -458,7 +611,7 @@ async def open_session(
     connected = anyio.current_time()
     session = Session(connection)
     try:
-        await session.open(login)
+        await session.open(login, without=without)
     except BaseException:
         await connection.aclose()
         raise

@@ -17,16 +17,19 @@ from typing import Final, assert_never
 import anyio
 
 from idlepush.engine.backlog import continue_body, fill_holes, learn_from_loss, retry
-from idlepush.engine.compare import compare_flags, compare_uids, resolve_numbers
+from idlepush.engine.compare import compare, resolve_numbers
 from idlepush.engine.look import Done, Look
 from idlepush.engine.news import begin, fetch_new, list_new, rewind
+from idlepush.engine.observations import Feature
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Mirror
 from idlepush.sync.events import FoundBy
 from idlepush.sync.plan import (
     BULK,
     Begin,
+    CompareAll,
     CompareFlags,
+    CompareSince,
     CompareUids,
     ContinueBody,
     FetchNew,
@@ -65,6 +68,8 @@ async def synchronize(
     mirror = look.memory.mirror or await look.reload()
     look.memory.mirror = None  # until this look has come to its end
     learn_from_loss(look)
+    if fresh:
+        _judge_modseq(look, mirror)
     seen = Seen(
         uidvalidity=look.view.uidvalidity,
         uidnext=None,
@@ -85,7 +90,7 @@ async def synchronize(
             break
         mirror = await _carry_out(look, step, mirror)
         seen = after(step, seen)
-        if isinstance(step, CompareUids):
+        if isinstance(step, CompareAll) or step == CompareUids():
             look.memory.counted = (look.view.exists, mirror.alive + len(mirror.quarantine))
         elif isinstance(step, Begin):
             # All of it will be fetched as it is now: nothing to compare for a while.
@@ -97,6 +102,16 @@ async def synchronize(
     return look.done
 
 
+def _judge_modseq(look: Look, mirror: Mirror | None) -> None:
+    """Mod-sequences are of no use where the highest stands still though something has changed (seen)."""
+    if mirror is None or mirror.checkpoint.uidvalidity != look.view.uidvalidity:
+        return
+    modseq, uidnext = look.view.highestmodseq, look.view.uidnext
+    is_news = look.memory.must_rise or (uidnext is not None and uidnext > mirror.checkpoint.high)
+    if modseq is not None and modseq == mirror.checkpoint.modseq and is_news:
+        look.distrust(Feature.CONDSTORE, "its HIGHESTMODSEQ stands still")
+
+
 def _refreshed(look: Look, seen: Seen) -> Seen:
     view = look.view
     return replace(
@@ -105,6 +120,7 @@ def _refreshed(look: Look, seen: Seen) -> Seen:
         # A server whose UIDNEXT went back twice is not asked for it again: what is there is looked for instead.
         uidnext=view.uidnext if look.memory.rewinds < 2 else None,
         exists=view.exists,
+        modseq=view.highestmodseq,
         heard=merged(seen.heard, view.take()),
         counted=look.memory.counted,
         now=look.now(),
@@ -132,10 +148,8 @@ async def _move_on(look: Look, step: Step, mirror: Mirror) -> None:
             await fetch_new(look, mirror, first)
         case ListNew(first):
             await list_new(look, mirror, first)
-        case CompareFlags(uids, newest):
-            await compare_flags(look, mirror, uids, newest=newest)
-        case CompareUids():
-            await compare_uids(look, mirror)
+        case CompareFlags() | CompareUids() | CompareSince() | CompareAll():
+            await compare(look, mirror, step)
         case FillHoles(holes):
             await fill_holes(look, mirror, holes)
         case ContinueBody(uid):

@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 
 from idlepush.engine.login import choose_mailboxes, log_in
-from idlepush.engine.session import LISTING, LONG_SLICE, SLICE, WHOLE, Session
+from idlepush.engine.session import LONG_SLICE, SLICE, Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.errors import MailboxUnavailable
 from idlepush.imap.responses import Fetch
@@ -88,7 +88,7 @@ async def _compare(session: Session, reader: Reader, account: str, mailbox: Mail
     there = await session.search(UidSet.range(1, MAX_UID))
     listed: dict[Uid, Fetch] = {}
     for window in there.chunks(_WINDOW):
-        listed.update(await session.fetch(window, LISTING, octets=len(window) * 200))
+        listed.update(await session.fetch(window, session.listing_items, octets=len(window) * 200))
     rows: dict[int, MessageRow] = {row.uid: row async for row in reader.messages(account, mailbox)}
     uids: set[int] = set(there)
     found = Differences(account, mailbox.text, uids - rows.keys(), rows.keys() - uids)
@@ -111,7 +111,7 @@ async def _other_bodies(session: Session, rows: Sequence[MessageRow]) -> set[int
     whole: Mapping[int, str] = {row.uid: row.sha256 for row in rows if row.sha256 is not None}
     short = UidSet.from_uids(row.uid for row in rows if row.uid in whole and row.size < SLICE)
     for window in short.chunks(_WINDOW // 10):
-        answers = await session.fetch(window, WHOLE, octets=len(window) * SLICE)
+        answers = await session.fetch(window, session.whole_items, octets=len(window) * SLICE)
         for uid, said in answers.items():
             if hashlib.sha256(said.bodies[-1].data or b"" if said.bodies else b"").hexdigest() != whole[uid]:
                 other.add(uid)

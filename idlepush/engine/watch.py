@@ -22,6 +22,7 @@ import anyio
 
 from idlepush.engine.connection import IdleEnd
 from idlepush.engine.dial import Dial, dial_tcp
+from idlepush.engine.latches import Latches
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import choose_mailboxes, log_in
 from idlepush.engine.look import Done, Look, Mailbox, Memory
@@ -49,7 +50,7 @@ from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import synchronize
 from idlepush.engine.wake import Wake
 from idlepush.errors import FailureClass, IdleTimedOut, MailboxUnavailable, Trouble
-from idlepush.imap.types import MailboxName
+from idlepush.imap.types import MailboxName, ModSeq, UidValidity
 from idlepush.store.base import Mirror, Store
 from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
@@ -105,6 +106,7 @@ class Watch:
         self._stopping = False
         self._memories: dict[MailboxName, Memory] = {}
         self._absent: set[MailboxName] = set()
+        self._latches = Latches(settings.name, around.observe)
         self._own_logins = LoginLimit(OWN_LOGINS_PER_SECOND, OWN_LOGIN_BURST)
         self._winner: str | None = None
         self._idle_renew = min(settings.idle_renew, settings.proof_interval)  # a renewal is the proof
@@ -161,6 +163,7 @@ class Watch:
             limit=self._around.logins,
             dial=self._around.dial,
             winner=self._winner,
+            without=self._latches.forgone,
         )
         self._winner = session.endpoint
         seconds = anyio.current_time() - begun
@@ -235,17 +238,19 @@ class Watch:
     async def _has_changed(self, session: Session, name: MailboxName) -> bool:
         status = await session.status(name)
         mirror = await self._around.store.mirror(self.settings.name, name)
-        memory = self._memory(name)
-        flags_are_old = self._is_over(memory.flags_at, self.settings.flags_interval)
-        return mirror is None or flags_are_old or differs(mirror, status)
+        if mirror is None or differs(mirror, status):
+            return True
+        if mirror.checkpoint.modseq is not None and status.modseq is not None:
+            return False  # flags, too, are as they were
+        return self._is_over(self._memory(name).flags_at, self.settings.flags_interval)
 
     async def _look(self, session: Session, name: MailboxName, source: WakeSource, *, fresh: bool) -> Done:
         """Synchronize one mailbox, a turn of its backlog included; with *fresh* it is examined first."""
         account, begun, octets = self.settings.name, anyio.current_time(), session.octets_received
-        if fresh:
-            await session.examine(name)
-            self._around.observe(Timed(account=account, phase=Phase.SELECT, seconds=anyio.current_time() - begun))
         memory = self._memory(name)
+        if fresh:
+            await session.examine(name, since=await self._mirrored_up_to(session, name, memory))
+            self._around.observe(Timed(account=account, phase=Phase.SELECT, seconds=anyio.current_time() - begun))
         look = Look(
             session=session,
             store=self._around.store,
@@ -254,6 +259,7 @@ class Watch:
             found_by=_FOUND_BY[source],
             now=self._around.now,
             observe=self._around.observe,
+            latches=self._latches,
         )
         flags_due = self._is_over(memory.flags_at, self.settings.flags_interval) or source is WakeSource.RECONNECT
         newest_due = source is not WakeSource.PUSH and self._is_over(
@@ -279,6 +285,17 @@ class Watch:
             )
         )
         return done
+
+    async def _mirrored_up_to(
+        self, session: Session, name: MailboxName, memory: Memory
+    ) -> tuple[UidValidity, ModSeq] | None:
+        """Return what QRESYNC needs to tell what changed since."""
+        if not session.uses_qresync:
+            return None
+        mirror = memory.mirror or await self._around.store.mirror(self.settings.name, name)
+        if mirror is None or mirror.checkpoint.modseq is None:
+            return None
+        return mirror.checkpoint.uidvalidity, mirror.checkpoint.modseq
 
     def _memory(self, name: MailboxName) -> Memory:
         return self._memories.setdefault(name, Memory())
@@ -419,6 +436,7 @@ def differs(mirror: Mirror, status: MailboxStatus) -> bool:
     return (
         status.uidvalidity != checkpoint.uidvalidity
         or status.uidnext != checkpoint.high
+        or (checkpoint.modseq is not None and status.modseq not in (None, checkpoint.modseq))
         or status.messages != mirror.alive + len(mirror.quarantine)
         or bool(checkpoint.holes)
         or bool(mirror.parts)

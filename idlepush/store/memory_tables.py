@@ -168,7 +168,7 @@ class Commit:
         # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
         for part in sorted(change.slices, key=lambda part: (part.uid, part.origin)):
             self._append(current, part)
-        self._set_flags(current, change.flags)
+        self._set_flags(current, change)
         for row in current.among(change.expunged):
             self._tell(EventType.MESSAGE_EXPUNGED, mailbox, row)
             self._expunge(row)
@@ -317,11 +317,12 @@ class Commit:
         row.part = None
         row.complete = True
 
-    def _set_flags(self, current: Generation, flags: Mapping[Uid, Flags]) -> None:
-        for uid, after in sorted(flags.items()):
+    def _set_flags(self, current: Generation, change: ChangeSet) -> None:
+        for uid, after in sorted(change.flags.items()):
             row = current.live.get(uid)
             if row is not None and not same_flags(row.flags, after):
                 row.flags = after
+                row.modseq = change.modseqs.get(uid, row.modseq)
                 self._tell(EventType.MESSAGE_FLAGS, row.mailbox, row, {"flags": sorted_flags(after)})
 
     def _expunge(self, row: Row) -> None:

@@ -67,6 +67,10 @@ class ChangeSet:
     a store refuses any other with StaleGeneration. `accounted` are UIDs that leave their holes; `holes` are new
     ones; `high`, where given, is the new mark (never lowered unless `rewind`). `released` UIDs leave quarantine.
     `forget_older` expunges what is left of older generations. `urgent` commits go before bulk ones.
+
+    `modseq` is the new mod-sequence up to which flags and expunges are in; `forget_modseq` says that there is none any
+    more; `modseq_at_most` lowers it: flags that were read by a session which had seen no more than that.
+    `modseqs` are those of the messages in `flags`, where the server tells them.
     """
 
     account: str
@@ -76,6 +80,7 @@ class ChangeSet:
     new: tuple[NewMessage, ...] = ()
     slices: tuple[BodySlice, ...] = ()
     flags: Mapping[Uid, Flags] = field(default_factory=dict)
+    modseqs: Mapping[Uid, ModSeq] = field(default_factory=dict)
     expunged: UidSet = UidSet()
     quarantined: Mapping[Uid, Quarantine] = field(default_factory=dict)
     released: UidSet = UidSet()
@@ -84,6 +89,8 @@ class ChangeSet:
     high: Uid | None = None
     rewind: bool = False
     modseq: ModSeq | None = None
+    modseq_at_most: ModSeq | None = None
+    forget_modseq: bool = False
     forget_older: bool = False
     looked_at: datetime | None = None
     urgent: bool = False
@@ -104,9 +111,13 @@ def advance(checkpoint: Checkpoint, change: ChangeSet) -> Checkpoint:
     high = checkpoint.high if change.high is None else change.high
     if not change.rewind:
         high = max(high, checkpoint.high)
-    return replace(
-        checkpoint,
-        high=high,
-        holes=holes,
-        modseq=checkpoint.modseq if change.modseq is None else change.modseq,
-    )
+    return replace(checkpoint, high=high, holes=holes, modseq=_modseq(checkpoint, change))
+
+
+def _modseq(checkpoint: Checkpoint, change: ChangeSet) -> ModSeq | None:
+    if change.forget_modseq:
+        return None
+    modseq = checkpoint.modseq if change.modseq is None else change.modseq
+    if modseq is None or change.modseq_at_most is None:
+        return modseq
+    return min(modseq, change.modseq_at_most)

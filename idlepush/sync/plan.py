@@ -15,7 +15,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import Final
 
-from idlepush.imap.types import Uid, UidValidity
+from idlepush.imap.types import ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine
 from idlepush.sync.view import Heard
@@ -42,13 +42,15 @@ class Seen:
     uidvalidity: UidValidity
     uidnext: Uid | None
     exists: int
+    modseq: ModSeq | None = None
+    """HIGHESTMODSEQ as EXAMINE said; None where there is none, or none that is trusted."""
     heard: Heard = Heard()
     fresh: bool = False
     """EXAMINE has just been answered: UIDNEXT is of now."""
     flags_due: bool = False
-    """It is time to compare all flags."""
+    """It is time to compare all flags, where no mod-sequence tells of them."""
     newest_flags_due: bool = False
-    """It is time to compare the newest flags."""
+    """It is time to compare the newest flags, likewise."""
     counted: tuple[int, int] | None = None
     """(EXISTS, mirrored) that a comparison of all UIDs has already left different: the server miscounts."""
     now: datetime | None = None
@@ -101,6 +103,21 @@ class CompareFlags:
 class CompareUids:
     """Ask which UIDs below `high` are there: mirrored ones that are not are gone, others are missing here."""
 
+    uids: UidSet | None = None
+    """Only whether these are still there; None: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSince:
+    """Ask what changed since the stored mod-sequence; then it is that of this look."""
+
+    modseq: ModSeq
+
+
+@dataclass(frozen=True, slots=True)
+class CompareAll:
+    """The stored mod-sequence says nothing: compare all flags and UIDs; then it is that of this look, if any."""
+
 
 @dataclass(frozen=True, slots=True)
 class FillHoles:
@@ -136,6 +153,8 @@ Step = (
     | ListNew
     | CompareFlags
     | CompareUids
+    | CompareSince
+    | CompareAll
     | FillHoles
     | ContinueBody
     | Retry
@@ -157,15 +176,30 @@ def plan(mirror: Standing | None, seen: Seen) -> Step | None:
         return Rewind(seen.uidnext)
     if heard.exists or (seen.fresh and (seen.uidnext is None or seen.uidnext > checkpoint.high)):
         return FetchNew(checkpoint.high) if _are_few(mirror, seen) else ListNew(checkpoint.high)
-    if changed := (heard.uids & UidSet.range(1, checkpoint.high - 1)) - checkpoint.in_holes:
+    mirrored = UidSet.range(1, checkpoint.high - 1) - checkpoint.in_holes
+    if changed := heard.uids & mirrored:
         return CompareFlags(changed)
+    if vanished := heard.vanished & mirrored:
+        return CompareUids(vanished)
+    if step := _changed_since(checkpoint, seen):
+        return step
     if heard.expunged or _miscounted(mirror, seen):
         return CompareUids()
-    if heard.any_flags or seen.flags_due:
+    if seen.modseq is None and (heard.any_flags or seen.flags_due):
         return CompareFlags(None)
-    if seen.newest_flags_due:
+    if seen.modseq is None and seen.newest_flags_due:
         return CompareFlags(None, newest=True)
     return _missing(mirror, seen)
+
+
+def _changed_since(checkpoint: Checkpoint, seen: Seen) -> Step | None:
+    """With mod-sequences, all that changed is asked for by one number, unless that number says nothing."""
+    stored, now = checkpoint.modseq, seen.modseq
+    if stored != now and (stored is None or now is None or now < stored):
+        return CompareAll()  # a mod-sequence that is too high is answered with silence (seen)
+    if now is not None and stored is not None and (stored < now or seen.heard.any_flags):
+        return CompareSince(stored)
+    return None
 
 
 def _are_few(mirror: Standing, seen: Seen) -> bool:
@@ -210,8 +244,15 @@ def after(step: Step, seen: Seen) -> Seen:
             return replace(seen, heard=heard, newest_flags_due=False, flags_due=seen.flags_due and newest)
         case CompareFlags():
             return replace(seen, heard=replace(seen.heard, uids=UidSet()))
+        case CompareUids(uids=None) | CompareAll():
+            heard = replace(seen.heard, expunged=False, vanished=UidSet())
+            if isinstance(step, CompareAll):
+                return replace(seen, heard=replace(heard, any_flags=False), flags_due=False, newest_flags_due=False)
+            return replace(seen, heard=heard)
         case CompareUids():
-            return replace(seen, heard=replace(seen.heard, expunged=False))
+            return replace(seen, heard=replace(seen.heard, vanished=UidSet()))
+        case CompareSince():
+            return replace(seen, heard=replace(seen.heard, any_flags=False))
         case Begin():
             # All of it is one hole now, to be fetched as it is; only what came after the EXAMINE is not in it.
             news = Heard(exists=seen.heard.exists, rose=seen.heard.rose)

@@ -2,14 +2,16 @@
 
 A hint never changes the mirror; it only says where to look. EXISTS is news whatever its number is (one expunge and
 one arrival give the same count). EXPUNGE n and FETCH n speak in sequence numbers, which every later EXPUNGE shifts:
-the numbers kept here are shifted along, so that they mean the same messages when they are asked about.
+the numbers kept here are shifted along, so that they mean the same messages when they are asked about. VANISHED names
+UIDs, and leaves no number what it was.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from idlepush.imap.responses import Exists, Expunge, Fetch, Untagged, Vanished
-from idlepush.imap.types import MailboxName, ModSeq, Uid, UidValidity
+from idlepush.imap.types import Flags, MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 
 # More sequence numbers than this heard before they could be asked about are not worth keeping one by one.
@@ -24,6 +26,9 @@ class Heard:
     rose: int = 0
     """By how many messages EXISTS has risen."""
     expunged: bool = False
+    """Messages are gone that can no longer be named."""
+    vanished: UidSet = UidSet()
+    """UIDs that are said to be gone."""
     numbers: frozenset[int] = frozenset()
     """Sequence numbers of FETCH heard without UID."""
     uids: UidSet = UidSet()
@@ -38,6 +43,16 @@ class Heard:
 _SILENCE: Final = Heard()
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """All that changed since a mod-sequence (RFC 7162): an answer, to QRESYNC or to CHANGEDSINCE, and no hint."""
+
+    since: ModSeq
+    flags: Mapping[Uid, Flags] = field(default_factory=dict)
+    modseqs: Mapping[Uid, ModSeq] = field(default_factory=dict)
+    vanished: UidSet = UidSet()
+
+
 @dataclass(slots=True)
 class View:
     """The selected mailbox, as of all that was said so far."""
@@ -48,6 +63,9 @@ class View:
     """As EXAMINE said; it is not raised by what is heard later."""
     exists: int
     highestmodseq: ModSeq | None = None
+    """As EXAMINE said; None where the server has none, or is not trusted with it."""
+    changed: Changed | None = None
+    """What EXAMINE with QRESYNC told beside it."""
     heard: Heard = _SILENCE
 
     def hear(self, said: Untagged) -> bool:
@@ -63,7 +81,8 @@ class View:
             case Vanished(uids, earlier):
                 if not earlier:
                     self.exists = max(0, self.exists - len(uids))
-                self.heard = replace(self.heard, expunged=True, numbers=frozenset(), any_flags=self._numbers_are_lost())
+                heard, lost = self.heard, self._numbers_are_lost()
+                self.heard = replace(heard, vanished=heard.vanished | uids, numbers=frozenset(), any_flags=lost)
             case Fetch(uid=None):
                 numbers = self.heard.numbers | {said.number}
                 if len(numbers) > _MOST_NUMBERS:
@@ -85,7 +104,7 @@ class View:
         """Go on as *fresh*, a new EXAMINE of the same mailbox; what was heard before it is still to be looked into."""
         lost = self._numbers_are_lost()
         self.uidvalidity, self.uidnext, self.exists = fresh.uidvalidity, fresh.uidnext, fresh.exists
-        self.highestmodseq = fresh.highestmodseq
+        self.highestmodseq, self.changed = fresh.highestmodseq, fresh.changed
         self.heard = replace(self.heard, numbers=frozenset(), any_flags=lost)
 
     def _numbers_are_lost(self) -> bool:
@@ -96,11 +115,12 @@ def merged(one: Heard, other: Heard) -> Heard:
     """Return both; *other* was heard later, and its expunges came behind *one*'s numbers."""
     if not other:
         return one
-    shifted = other.expunged and bool(one.numbers)
+    shifted = (other.expunged or bool(other.vanished)) and bool(one.numbers)
     return Heard(
         exists=one.exists or other.exists,
         rose=one.rose + other.rose,
         expunged=one.expunged or other.expunged,
+        vanished=one.vanished | other.vanished,
         numbers=other.numbers if shifted else one.numbers | other.numbers,
         uids=_bounded(one.uids | other.uids),
         any_flags=one.any_flags or other.any_flags or shifted,

@@ -18,7 +18,7 @@ from idlepush.store.memory import MemoryStore
 from idlepush.sync.changes import ChangeSet
 from idlepush.sync.events import EventType
 from tests.engine.rig import Rig, mail, virtual_now
-from tests.peers.fake import FakeImap
+from tests.peers.fake import CAPABILITIES, CONDSTORE, QRESYNC, FakeImap
 from tests.peers.virtual import run_virtually, virtual_time
 
 Act = Callable[[FakeImap, random.Random], None]
@@ -69,12 +69,13 @@ async def ends_well(rig: Rig, *, within: float = 30) -> None:
     assert rig.fake.changes_by_clients == []
 
 
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, CONDSTORE, QRESYNC], ids=["uid", "condstore", "qresync"])
 @pytest.mark.parametrize("connected", [True, False], ids=["while it idles", "while it is away"])
-def test_every_short_history_between_two_looks_is_mirrored(connected: bool) -> None:
+def test_every_short_history_between_two_looks_is_mirrored(connected: bool, capabilities: str) -> None:
     """All sequences of up to four arrivals, expunges and flag changes."""
 
     async def one(history: tuple[Act, ...]) -> None:
-        fake, dice = FakeImap(), random.Random(repr(history))
+        fake, dice = FakeImap(capabilities=capabilities), random.Random(repr(history))
         for number in range(3):
             fake.deliver(mail(number))
         rig = Rig(fake)
@@ -136,6 +137,9 @@ KNOBS: list[dict[str, object]] = [
     {"expunged_body": "stand-in", "silent_expunges": True, "fetch_twice": True},
     {"expunged_body": "empty", "reverses_completions": True},
     {"idle_ends_after": 11.0, "expunged_body": "omitted"},
+    {"capabilities": QRESYNC},
+    {"capabilities": CONDSTORE, "push_uids": True},
+    {"capabilities": QRESYNC, "silent_expunges": True, "idle_cut_after": 9.0},
 ]
 
 

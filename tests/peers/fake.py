@@ -33,6 +33,8 @@ CAPABILITIES: Final = (
     "IMAP4rev1 LITERAL+ SASL-IR ID ENABLE IDLE NAMESPACE UIDPLUS UNSELECT ESEARCH LIST-EXTENDED LIST-STATUS"
     " SPECIAL-USE AUTH=PLAIN AUTH=XOAUTH2 AUTH=OAUTHBEARER"
 )
+CONDSTORE: Final = CAPABILITIES + " CONDSTORE"
+QRESYNC: Final = CONDSTORE + " QRESYNC"
 How = Literal["close", "reset", "stall"]
 
 
@@ -132,6 +134,13 @@ class Behaviour:
     body_spelling: Literal["literal", "literal8", "quoted"] = "literal"
     announced_sizes: dict[int, int] = field(default_factory=dict)  # RFC822.SIZE by UID, where it lies
     literal_sizes: dict[int, int] = field(default_factory=dict)  # the size announced for the literal, where it lies
+
+    # CONDSTORE and QRESYNC, where `capabilities` offers them (CONDSTORE_QRESYNC)
+    enables: Literal["yes", "nothing", "mute", "BAD"] = "yes"  # what ENABLE is answered with
+    highestmodseq: Literal["told", "still", "missing", "NOMODSEQ"] = "told"
+    hides_vanished: bool = False  # what is gone is not told of by VANISHED (EARLIER)
+    vanished_besides: set[int] = field(default_factory=set)  # UIDs told to have vanished earlier, though they are there
+    lost_changes: set[int] = field(default_factory=set)  # UIDs that CHANGEDSINCE and QRESYNC do not tell of
 
     # The wire
     reverses_completions: bool = False  # of commands that arrive together, the last is completed first
@@ -307,7 +316,10 @@ class FakeImap(Behaviour):
     def set_flags(self, uid: int, flags: Iterable[str], mailbox: str = "INBOX", *, user: str = "") -> None:
         """Give a message these flags and no others."""
         target = self.mailbox(mailbox, user)
-        target.message(uid).flags = frozenset(flags)
+        message = target.message(uid)
+        if message.flags != frozenset(flags):
+            message.flags = frozenset(flags)
+            target.touch(message)
         self._push(target)
 
     def bump_uidvalidity(
@@ -359,6 +371,10 @@ class FakeImap(Behaviour):
     def uidvalidity(self, mailbox: Mailbox, _where: Literal["SELECT", "STATUS"]) -> int | None:
         """Return the UIDVALIDITY that is said there, or None to leave it out."""
         return mailbox.uidvalidity
+
+    def modseq(self, mailbox: Mailbox) -> int | None:
+        """Return the HIGHESTMODSEQ that is said, or None to leave it out."""
+        return {"told": mailbox.highestmodseq, "still": 1}.get(self.highestmodseq)
 
     def exists(self, count: int, _mailbox: Mailbox) -> Sequence[int]:
         """Return the numbers of the EXISTS lines that tell of *count* messages."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from tests.peers import fake_condstore as condstore
 from tests.peers.fake_fetch import Item, parse_items, spell_flags, spell_item
 from tests.peers.fake_wire import Wire
 from tests.peers.model import (
@@ -85,6 +86,8 @@ class Session(Wire):
         self._view: list[_Seen] = []
         self._idle: _Idle | None = None
         self._is_mailbox_lost = False
+        self._tells_modseq = False  # CONDSTORE was enabled
+        self._tells_vanished = False  # QRESYNC was
 
     @property
     def is_idling(self) -> bool:
@@ -189,6 +192,12 @@ class Session(Wire):
         self._tell_flags()
 
     def _tell_expunges(self) -> None:
+        if self._tells_vanished:
+            gone = [seen.message.uid for seen in self._view if seen.message.is_expunged]
+            if gone:
+                self._view = [seen for seen in self._view if not seen.message.is_expunged]
+                self.say(f"* VANISHED {spell_numbers(gone)}")
+            return
         for index in range(len(self._view) - 1, -1, -1):
             if self._view[index].message.is_expunged:
                 del self._view[index]
@@ -205,8 +214,9 @@ class Session(Wire):
         for number, seen in enumerate(self._view, 1):
             if seen.flags != seen.message.flags and not seen.message.is_expunged:
                 seen.flags = seen.message.flags
-                uid = f"UID {seen.message.uid} " if self.server.push_uids else ""
-                self.say(f"* {number} FETCH ({uid}FLAGS {spell_flags(seen.flags)})")
+                uid = f"UID {seen.message.uid} " if self.server.push_uids or self._tells_vanished else ""
+                modseq = f" MODSEQ ({seen.message.modseq})" if self._tells_modseq else ""
+                self.say(f"* {number} FETCH ({uid}FLAGS {spell_flags(seen.flags)}{modseq})")
 
     def _say_exists(self, mailbox: Mailbox) -> None:
         for count in self.server.exists(len(self._view), mailbox):
@@ -335,7 +345,19 @@ class Session(Wire):
         self._finish(command)
 
     def _enable(self, command: Command) -> None:
-        self.say("* ENABLED")
+        offered = self.capabilities.split()
+        wanted = [name for name in command.arguments.upper().split() if name in offered]
+        match self.server.enables:
+            case "yes":
+                self._tells_vanished |= "QRESYNC" in wanted
+                self._tells_modseq |= "CONDSTORE" in wanted or "QRESYNC" in wanted
+                self.say(" ".join(["* ENABLED", *wanted]))
+            case "nothing":
+                self.say("* ENABLED")
+            case "BAD":
+                raise _Refusal("BAD unknown command")
+            case "mute":
+                pass
         self._finish(command)
 
     def _mailbox_named(self, name: str) -> Mailbox:
@@ -345,9 +367,12 @@ class Session(Wire):
         return mailbox
 
     def _select(self, command: Command) -> None:
-        words = tokens(command.arguments)
+        named, wants_modseq, since = condstore.selection(command.arguments)
+        words = tokens(named)
         if len(words) != 1:
             raise BadSyntax(f"{command.name} takes a mailbox")
+        if (wants_modseq and "CONDSTORE" not in self.capabilities.split()) or (since and not self._tells_vanished):
+            raise BadSyntax("not without CONDSTORE")
         if self.mailbox is not None:
             self.say("* OK [CLOSED] the former one")
         self._deselect()
@@ -356,7 +381,10 @@ class Session(Wire):
             raise _Refusal("NO [CANNOT] not selectable")
         self.mailbox, self.is_read_only = mailbox, command.name == "EXAMINE"
         self._view = [_Seen(message, message.flags) for message in mailbox.messages]
+        self._tells_modseq |= wants_modseq
         self._describe(mailbox)
+        if since is not None and since[0] == self.server.uidvalidity(mailbox, "SELECT"):
+            self._resynchronize(mailbox, since[1])
         self.complete(command.tag, "OK [READ-ONLY] done" if self.is_read_only else "OK [READ-WRITE] done")
 
     def _describe(self, mailbox: Mailbox) -> None:
@@ -371,6 +399,25 @@ class Session(Wire):
         ):
             if value is not None:
                 self.say(f"* OK [{code} {value}] said")
+
+        if self._tells_modseq:
+            self._say_modseq(mailbox)
+
+    def _say_modseq(self, mailbox: Mailbox) -> None:
+        modseq = self.server.modseq(mailbox)
+        if modseq is not None:
+            self.say(f"* OK [HIGHESTMODSEQ {modseq}] highest")
+        elif self.server.highestmodseq == "NOMODSEQ":
+            self.say("* OK [NOMODSEQ] not here")
+
+    def _resynchronize(self, mailbox: Mailbox, since: int) -> None:
+        if told := condstore.vanished(self.server, mailbox, since, range(1, mailbox.uidnext)):
+            self.say(told)
+        for number, seen in enumerate(self._view, 1):
+            message = seen.message
+            if message.modseq > since and message.uid not in self.server.lost_changes:
+                flags = spell_flags(message.flags)
+                self.say(f"* {number} FETCH (UID {message.uid} FLAGS {flags} MODSEQ ({message.modseq}))")
 
     def _deselect(self) -> None:
         self.mailbox = None
@@ -395,6 +442,7 @@ class Session(Wire):
             "UIDNEXT": server.uidnext(mailbox, "STATUS"),
             "UIDVALIDITY": server.uidvalidity(mailbox, "STATUS"),
             "RECENT": 0,
+            "HIGHESTMODSEQ": server.modseq(mailbox),
             "UNSEEN": sum(r"\Seen" not in message.flags for message in messages),
             "SIZE": sum(len(message.raw) for message in messages),
         }
@@ -508,13 +556,30 @@ class Session(Wire):
     def _fetch(self, command: Command) -> None:
         by_uid = command.name == "UID FETCH"
         spelled, _, wanted = command.arguments.partition(" ")
+        wanted, since, wants_vanished = condstore.modifiers(wanted)
         items = parse_items(wanted)
+        if wants_vanished and not (by_uid and self._tells_vanished):
+            raise BadSyntax("VANISHED needs UID FETCH and QRESYNC")
+        if since is not None or any(item.name == "MODSEQ" for item in items):
+            if "CONDSTORE" not in self.capabilities.split():
+                raise BadSyntax("there are no mod-sequences here")
+            self._tells_modseq = True
+        if since is not None and not any(item.name == "MODSEQ" for item in items):
+            items = [*items, Item("MODSEQ")]
         if by_uid and not any(item.name == "UID" for item in items):
             items = [Item("UID"), *items]
         indices = self._named(spelled, by_uid=by_uid)
+        if since is not None:
+            lost = self.server.lost_changes
+            messages = [(index, self._view[index].message) for index in indices]
+            indices = [index for index, one in messages if one.modseq > since and one.uid not in lost]
         if self.server.fetch_order == "down":
             indices.reverse()
         self.send(self.server.fetch_noise)
+        if since is not None and wants_vanished and self.mailbox is not None:
+            first, last = parse_numbers(spelled, self.mailbox.uidnext)[0]
+            if told := condstore.vanished(self.server, self.mailbox, since, range(first, last + 1)):
+                self.say(told)
         code = ""
         for index in indices:
             code = self._answer_fetch(index, items) or code

@@ -22,6 +22,7 @@ class Message:
     flags: frozenset[str] = frozenset()
     internaldate: str = "21-Nov-2026 20:00:00 +0000"
     emailid: str = ""
+    modseq: int = 1
     is_expunged: bool = False
 
     @property
@@ -53,6 +54,13 @@ class Mailbox:
     uidnext: int = 1
     attributes: tuple[str, ...] = ()
     messages: list[Message] = field(default_factory=list)
+    highestmodseq: int = 1
+    expunged: list[tuple[int, int]] = field(default_factory=list)  # (mod-sequence, UID), in their order
+
+    def touch(self, message: Message) -> None:
+        """Give *message* the next mod-sequence: something of it has changed."""
+        self.highestmodseq += 1
+        message.modseq = self.highestmodseq
 
     def add(self, raw: bytes, *, flags: Iterable[str], internaldate: str, uid: int | None, emailid: str) -> Message:
         """Put a message in; a UID of one's own may leave a gap but must be new."""
@@ -61,6 +69,7 @@ class Mailbox:
             raise ValueError(f"UID {uid} is not above those there are")
         message = Message(uid=uid, raw=raw, flags=frozenset(flags), internaldate=internaldate, emailid=emailid)
         self.messages.append(message)
+        self.touch(message)
         self.uidnext = max(self.uidnext, uid + 1)
         return message
 
@@ -80,6 +89,8 @@ class Mailbox:
         message = self.message(uid)
         message.is_expunged = True
         self.messages.remove(message)
+        self.touch(message)
+        self.expunged.append((message.modseq, uid))
         return message
 
 

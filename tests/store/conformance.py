@@ -153,6 +153,20 @@ class GenerationsAndCheckpoints:
         await store.commit(changes(generation, high=Uid(50), rewind=True))
         assert (await mirror(store)).checkpoint.high == 50
 
+    async def test_changed_flags_bring_their_modseq_where_the_server_tells_it(self, store: Store) -> None:
+        generation = await begin(store)
+        await store.commit(changes(generation, new=(message(1, modseq=ModSeq(3)), message(2, modseq=ModSeq(4)))))
+        changed = {Uid(1): flags("\\Seen"), Uid(2): flags("\\Seen")}
+        await store.commit(changes(generation, flags=changed, modseqs={Uid(1): ModSeq(8)}))
+        found = [await row(store, uid) for uid in (1, 2)]
+        assert [one.modseq for one in found] == [8, 4]
+
+    async def test_modseq_is_forgotten_when_the_server_has_none_any_more(self, store: Store) -> None:
+        generation = await begin(store)
+        await store.commit(changes(generation, modseq=ModSeq(9)))
+        await store.commit(changes(generation, forget_modseq=True))
+        assert (await mirror(store)).checkpoint.modseq is None
+
     async def test_modseq_is_kept_until_another_one_comes(self, store: Store) -> None:
         generation = await begin(store)
 

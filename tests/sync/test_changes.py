@@ -1,9 +1,11 @@
 """How a commit moves the checkpoint."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idlepush.imap.types import MailboxName, Uid, UidValidity
+from idlepush.imap.types import MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.changes import ChangeSet, advance
 from idlepush.sync.checkpoint import Checkpoint, Hole, holes_of
@@ -39,3 +41,12 @@ def test_a_uid_already_in_a_hole_keeps_what_its_message_will_say() -> None:
     before = Checkpoint(UidValidity(1), Uid(10), (Hole(Uid(1), Uid(9), FoundBy.BACKFILL),))
     moved = advance(before, change(holes=holes_of(UidSet.range(8, 12), FoundBy.PUSH), high=Uid(13)))
     assert moved.holes == (Hole(Uid(10), Uid(12), FoundBy.PUSH), Hole(Uid(1), Uid(9), FoundBy.BACKFILL))
+
+
+def test_the_mod_sequence_is_raised_by_a_look_lowered_by_a_slower_lane_and_forgotten_when_it_is_gone() -> None:
+    at_9 = replace(checkpoint(50, UidSet()), modseq=ModSeq(9))
+    assert advance(at_9, change(modseq=ModSeq(12))).modseq == 12
+    assert advance(at_9, change(modseq_at_most=ModSeq(7))).modseq == 7
+    assert advance(at_9, change(modseq_at_most=ModSeq(11))).modseq == 9
+    assert advance(checkpoint(50, UidSet()), change(modseq_at_most=ModSeq(7))).modseq is None
+    assert advance(at_9, change(forget_modseq=True)).modseq is None

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idlepush.imap.types import Uid, UidValidity
+from idlepush.imap.types import ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine
 from idlepush.sync.events import FoundBy
 from idlepush.sync.plan import (
     Begin,
+    CompareAll,
     CompareFlags,
+    CompareSince,
     CompareUids,
     ContinueBody,
     FetchNew,
@@ -35,8 +37,11 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 HOLE = Hole(Uid(5), Uid(9), FoundBy.RECONNECT)
 
 
-def standing(*, high: int = 11, holes: tuple[Hole, ...] = (), alive: int = 10, **more: Any) -> Standing:
-    return Standing(Checkpoint(UidValidity(7), Uid(high), holes), alive, **more)
+def standing(
+    *, high: int = 11, holes: tuple[Hole, ...] = (), alive: int = 10, modseq: int | None = None, **more: Any
+) -> Standing:
+    stored = None if modseq is None else ModSeq(modseq)
+    return Standing(Checkpoint(UidValidity(7), Uid(high), holes, stored), alive, **more)
 
 
 def seen(*, uidvalidity: int = 7, uidnext: int | None = 11, exists: int = 10, **more: Any) -> Seen:
@@ -73,6 +78,20 @@ CASES: list[Any] = [
         id="flags of a UID in a hole come with it",
     ),
     pytest.param(standing(), seen(heard=Heard(expunged=True)), CompareUids(), id="an expunge"),
+    pytest.param(
+        standing(), seen(heard=Heard(vanished=UidSet.of(3, 99))), CompareUids(UidSet.of(3)), id="what vanished by name"
+    ),
+    pytest.param(standing(modseq=5), seen(modseq=5, fresh=True, flags_due=True), None, id="the same mod-sequence"),
+    pytest.param(standing(modseq=5), seen(modseq=6), CompareSince(ModSeq(5)), id="a higher mod-sequence"),
+    pytest.param(
+        standing(modseq=5), seen(modseq=6, exists=9), CompareSince(ModSeq(5)), id="mod-sequences before the count"
+    ),
+    pytest.param(
+        standing(modseq=5), seen(modseq=5, heard=Heard(any_flags=True)), CompareSince(ModSeq(5)), id="unnamed flags"
+    ),
+    pytest.param(standing(modseq=5), seen(modseq=4), CompareAll(), id="a lower mod-sequence"),
+    pytest.param(standing(modseq=5), seen(), CompareAll(), id="no mod-sequence any more"),
+    pytest.param(standing(), seen(modseq=5), CompareAll(), id="the first mod-sequence"),
     pytest.param(standing(), seen(exists=9), CompareUids(), id="fewer than mirrored"),
     pytest.param(standing(), seen(exists=9, counted=(9, 10)), None, id="a miscount that was looked into"),
     pytest.param(
