@@ -14,6 +14,10 @@ IDLE (RFC 2177) is a mode of the connection, so that DONE and the next commands 
     OFF ─IDLE─▶ REQUESTED ─"+"─▶ ACTIVE ─DONE + commands─▶ ENDING ─completion─▶ OFF
                     └──── completion (refused) ────┴── (ended by the server) ──────▲
 
+COMPRESS (RFC 4978) changes the meaning of bytes in the middle of a read: while it is in flight, lines are taken one by
+one, and the first byte behind its OK is inflated. What is inflated is taken in bounded pieces, one in each turn of
+the loop; meanwhile nothing more is read. So a compression bomb costs its own connection time, and nobody memory.
+
 Whatever ends the connection (EOF, BYE, a broken line, a deadline, a cancelled command) is kept in `failure`, fails
 everyone who waits at once, and every later call. No secret leaves this file: exchanges know a command's name only.
 """
@@ -21,7 +25,7 @@ everyone who waits at once, and every later call. No secret leaves this file: ex
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, cast
@@ -43,7 +47,8 @@ from idlepush.errors import (
     TlsFailed,
 )
 from idlepush.imap.commands import DONE, Command, idle, starttls
-from idlepush.imap.framing import Framer
+from idlepush.imap.deflate import Deflate
+from idlepush.imap.framing import Frame, Framer
 from idlepush.imap.grammar import parse
 from idlepush.imap.responses import Completion, Condition, Continuation, Status, Untagged
 
@@ -55,6 +60,10 @@ CLOCK_RESOLUTION: Final = 0.002
 """Seconds by which a timer of uvloop may fire too early."""
 MAX_LINE: Final = 2 * 1024 * 1024
 """Octets of one response without its literals. Parsing more of a hostile one would hold the loop, and every account."""
+MOST_LITERALS: Final = 40 * 1024 * 1024
+"""Octets of literals that the answers to one write may have beyond what was asked for: more is an attack."""
+MOST_ANSWERS: Final = 160 * 1024 * 1024
+"""The same of all octets: the flags of a million messages are fewer."""
 SLOWEST: Final = 8192
 """Octets a second: a server slower than this over a whole command has failed, however steadily it trickles."""
 
@@ -132,6 +141,11 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         self.has_hints: Callable[[], bool] = lambda: False
         self.scrub: Callable[[str], str] = lambda text: text
         self.octets_received = 0
+        """As they came over the wire: compressed, where COMPRESS is on."""
+        self._bound: tuple[int, int] | None = None  # what the answers may still have: octets of literals, octets
+        self._deflate: Deflate | None = None
+        self._is_inflating = False
+        self._awaits_compression = False
         self._silence = silence
         self._max_literal = max_literal
         self._framer = self._new_framer()
@@ -147,6 +161,11 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
     def _new_framer(self) -> Framer:
         return Framer(max_line=MAX_LINE, max_literal=self._max_literal)
 
+    @property
+    def is_compressed(self) -> bool:
+        """COMPRESS is on: both directions are deflated."""
+        return self._deflate is not None
+
     # What the event loop calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -160,18 +179,12 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             return
         self._heard_at = self.loop.time()
         self.octets_received += len(data)
-        try:
-            frames = self._framer.feed(data)
-            for index, frame in enumerate(frames):
-                self._receive(parse(frame))
-                if self._framer_is_stale(rest=len(frames) - index - 1):
-                    return
-            if self._framer.error is not None:
-                self._fail(self._framer.error)
-        except IdlepushError as error:
-            self._fail(error)
-        except Exception as bug:  # a bug of ours must fail those who wait, not vanish in the event loop's log
-            self._fail(bug)
+        if self._deflate is not None:
+            self._inflate(data)
+        elif self._awaits_compression:
+            self._take_by_line(data)
+        else:
+            self._take(data)
 
     def eof_received(self) -> bool:
         """Half-closed is closed: the server will say nothing more."""
@@ -185,6 +198,69 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         self._gone.set()
 
     # Receiving
+
+    def _take(self, data: bytes) -> None:
+        """Take in what the server said, in clear."""
+        try:
+            frames = self._framer.feed(data)
+            self._hold_against_bound(len(data), frames)
+            for index, frame in enumerate(frames):
+                self._receive(parse(frame))
+                if self._framer_is_stale(rest=len(frames) - index - 1):
+                    return
+            if self._framer.error is not None:
+                self._fail(self._framer.error)
+        except IdlepushError as error:
+            self._fail(error)
+        except Exception as bug:  # a bug of ours must fail those who wait, not vanish in the event loop's log
+            self._fail(bug)
+
+    def _hold_against_bound(self, octets: int, frames: Iterable[Frame]) -> None:
+        if self._bound is None:
+            return
+        literals, all_octets = self._bound
+        literals -= sum(len(literal) for frame in frames for literal in frame.literals)
+        self._bound = literals, all_octets - octets
+        if min(self._bound) < 0:
+            raise RemoteProtocolError("the server answers with far more than was asked for")
+
+    def _take_by_line(self, data: bytes) -> None:
+        """COMPRESS is in flight: what stands behind the line that completes it is compressed."""
+        at = 0
+        while at < len(data) and self._awaits_compression and self.failure is None:
+            end = data.find(b"\n", at) + 1 or len(data)
+            self._take(data[at:end])
+            at = end
+        if at < len(data) and self.failure is None:
+            (self._take if self._deflate is None else self._inflate)(data[at:])
+
+    def _inflate(self, data: bytes) -> None:
+        assert self._deflate is not None
+        self._deflate.feed(data)
+        if not self._is_inflating:
+            self._take_inflated()
+
+    def _take_inflated(self) -> None:
+        """Take in a piece of what came compressed; the next one in the next turn of the loop, others between them."""
+        if self.failure is not None:
+            return
+        assert self._deflate is not None
+        try:
+            piece = self._deflate.take()
+        except RemoteProtocolError as error:
+            self._fail(error)
+            return
+        if piece:
+            self._heard_at = self.loop.time()
+            self._take(piece)
+        goes_on = not self._deflate.is_drained and self.failure is None
+        if goes_on and not self._is_inflating:
+            self.transport.pause_reading()
+        elif self._is_inflating and not goes_on and self.failure is None:
+            self.transport.resume_reading()
+        self._is_inflating = goes_on
+        if goes_on:
+            self.loop.call_soon(self._take_inflated)
 
     def _framer_is_stale(self, *, rest: int) -> bool:
         """After OK to STARTTLS nothing that came in clear counts (CVE-2021-39272 and its kin)."""
@@ -231,15 +307,18 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             self._stirred.set()
         if exchange.name == "STARTTLS" and said.status is Status.OK:
             self.state = "STARTTLS"
+        if exchange.name == "COMPRESS":
+            self._awaits_compression = False
+            self._deflate = Deflate() if said.status is Status.OK else None
         exchange.settle(said)
 
     def _continue(self, said: Continuation) -> None:
         for exchange in self._exchanges.values():
             if exchange.waiting_parts:
-                self.transport.write(exchange.waiting_parts.popleft())
+                self._write(exchange.waiting_parts.popleft())
                 return
             if exchange.respond is not None:
-                self.transport.write(exchange.respond(said.text))
+                self._write(exchange.respond(said.text))
                 return
         if self._idle is Idle.REQUESTED:
             self._idle = Idle.ACTIVE
@@ -300,6 +379,8 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         await self._settle_idle_request()
         idling = self._idle_exchange if self._idle is Idle.ACTIVE else None
         sent = self._transmit(asked)
+        asked_for = 4 * sum(ask.octets for ask in asked)
+        self._bound = MOST_LITERALS + asked_for, MOST_ANSWERS + asked_for
         try:
             if idling is not None:
                 with self._deadline(DONE_DEADLINE, DONE_DEADLINE, "the end of IDLE", IdleTimedOut):
@@ -313,6 +394,8 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             # The rest of the answers would be taken for those of the next command (cancelled, timed out, or lost).
             self._fail(ConnectionLost("a command was given up") if isinstance(error, asyncio.CancelledError) else error)
             raise
+        finally:
+            self._bound = None
         for ask, completion in zip(asked, completions, strict=True):
             if completion.status is not Status.OK and not (ask.tolerant and completion.status is Status.NO):
                 raise self._refused(ask.command.name, completion)
@@ -345,8 +428,12 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             self._exchanges[exchange.tag] = exchange
             sent.append(exchange)
             octets += first
-        self.transport.write(bytes(octets))
+            self._awaits_compression |= exchange.name == "COMPRESS"
+        self._write(bytes(octets))
         return sent
+
+    def _write(self, octets: bytes) -> None:
+        self.transport.write(octets if self._deflate is None else self._deflate.pack(octets))
 
     @contextlib.contextmanager
     def _deadline(self, silence: float, total: float, what: str, failure: type[TimedOut] = TimedOut) -> Any:

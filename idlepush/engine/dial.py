@@ -28,13 +28,17 @@ _lookups: anyio.lowlevel.RunVar[anyio.CapacityLimiter] = anyio.lowlevel.RunVar("
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where to dial, and whom to trust there. `pin` is `sha256:…` or None; `context` None: no TLS at all."""
+    """Where to dial, and whom to trust there. `pin` is `sha256:…` or None; `context` None: no TLS at all.
+
+    `compress`: COMPRESS=DEFLATE is worth its time there, where it is offered.
+    """
 
     host: str
     port: int
     context: ssl.SSLContext | None
     starttls: bool = False
     pin: str | None = None
+    compress: bool = True
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"

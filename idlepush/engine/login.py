@@ -8,7 +8,7 @@ from idlepush.engine.limits import LoginLimit
 from idlepush.engine.observations import Feature
 from idlepush.engine.sasl import Login
 from idlepush.engine.session import Session, open_session
-from idlepush.engine.settings import AccountSettings
+from idlepush.engine.settings import AccountSettings, is_loopback
 from idlepush.engine.tls import context
 from idlepush.errors import FailureClass, MailboxUnavailable, Trouble
 from idlepush.imap.types import MailboxName
@@ -63,6 +63,7 @@ def _endpoint(settings: AccountSettings, host: str, port: int) -> Endpoint:
         context(settings.tls_ca, pinned=pinned) if encrypted else None,
         starttls=settings.tls == "starttls",
         pin=settings.tls_fingerprint,
+        compress=not is_loopback(host) if settings.compress is None else settings.compress,
     )
 
 

@@ -5,7 +5,6 @@ mailbox. A UID that a command in flight asked for is an answer, every other one 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -193,10 +192,7 @@ class Session:
             await self._authenticate(login)
         if not self.capabilities:
             await self._ask_capabilities()
-        if "ID" in self.capabilities:
-            await self._introduce()
-        if "ENABLE" in self.capabilities and "QRESYNC" in self.capabilities and Feature.QRESYNC not in self._without:
-            await self._enable("QRESYNC")
+        await self._settle_in()
 
     async def _ask_capabilities(self) -> None:
         def claim(said: Untagged) -> bool:
@@ -226,27 +222,38 @@ class Session:
         if done.code is not None and done.code.name == "CAPABILITY" and isinstance(done.code.value, frozenset):
             self.capabilities = done.code.value
 
-    async def _introduce(self) -> None:
-        """Send ID: 163.com and its kin refuse to select anything ("Unsafe Login") from a client without a name."""
+    async def _settle_in(self) -> None:
+        """Send what each session begins with, in one write: ID, ENABLE, and last COMPRESS, behind which nothing may be.
+
+        163.com and its kin refuse to select anything ("Unsafe Login") from a client without a name. Of what is to be
+        enabled only what ENABLED confirms is: some say OK to everything, iCloud says nothing (seen). A server that
+        refuses to compress is gone on with as it is. Behind LOGIN itself nothing is pipelined: one server loses it.
+        """
 
         def claim(said: Untagged) -> bool:
-            if isinstance(said, ServerId):
-                self.server = said.fields
-            return isinstance(said, ServerId)
+            match said:
+                case ServerId(fields):
+                    self.server = fields
+                case Enabled(names):
+                    self.enabled |= names
+                case _:
+                    return False
+            return True
 
-        fields = {"name": "idlepush", "version": idlepush.__version__}
-        await self._connection.run(Ask(commands.id_(fields), claim, tolerant=True))
-
-    async def _enable(self, name: str) -> None:
-        """Enable an extension. Only what ENABLED confirms is: some say OK to everything, iCloud says nothing (seen)."""
-
-        def claim(said: Untagged) -> bool:
-            if isinstance(said, Enabled):
-                self.enabled |= said.names
-            return isinstance(said, Enabled)
-
-        with suppress(Refused):
-            await self._connection.run(Ask(commands.enable(name), claim, tolerant=True))
+        offered, asked = self.capabilities, []
+        if "ID" in offered:
+            fields = {"name": "idlepush", "version": idlepush.__version__}
+            asked.append(Ask(commands.id_(fields), claim, tolerant=True))
+        if "ENABLE" in offered and "QRESYNC" in offered and Feature.QRESYNC not in self._without:
+            asked.append(Ask(commands.enable("QRESYNC"), claim, tolerant=True))
+        if self._connection.endpoint.compress and "COMPRESS=DEFLATE" in offered:
+            asked.append(Ask(commands.compress(), tolerant=True))
+        try:
+            if asked:
+                await self._connection.run(*asked)
+        except Refused as refused:
+            if refused.command not in ("ENABLE", "COMPRESS"):
+                raise
 
     # Mailboxes
 

@@ -212,6 +212,11 @@ class AccountSettings(Settings):
     command_timeout: Duration = Field(
         default=60.0, description="How long a command may go without a byte.", examples=["60s"]
     )
+    compress: bool | None = Field(
+        default=None,
+        description="COMPRESS=DEFLATE where the server offers it; unless said otherwise, on but for loopback.",
+        examples=[True],
+    )
     bodies: Bodies = Field(
         default="full", description="Mirror whole messages, or headers and structure.", examples=["full"]
     )

@@ -1,6 +1,6 @@
 """Push: from LMTP's answer and from EXISTS to the commit, beside a raw socket that idles, fetches and commits.
 
-`python -m tests.benchmarks.bench_push [--samples 200] [--tls]`
+`python -m tests.benchmarks.bench_push [--samples 200] [--tls] [--compress]`
 
 Both watch a user of the same Dovecot in the same run, each in a process of its own, and are sent the same mails in
 turn. The raw client knows nothing but this one mail: no flags, no events, no checkpoint. It is the limit, not a peer.
@@ -31,7 +31,7 @@ from idlepush.engine.settings import AccountSettings
 from idlepush.engine.supervise import Supervisor
 from idlepush.engine.watch import Surroundings, Watch
 from idlepush.store.sqlite import open_store
-from tests.peers.dovecot import PASSWORD, Dovecot
+from tests.peers.dovecot import COMPRESSES, PASSWORD, Dovecot
 
 _FETCH = b"DONE\r\nf UID FETCH %d:4294967295 (UID FLAGS INTERNALDATE RFC822.SIZE BODY.PEEK[])\r\n"
 
@@ -80,7 +80,7 @@ def raw(host: str, port: int, user: str, folder: Path) -> None:
         exchange(b"i IDLE\r\n", rb"\+ [^\r]*\r\n")
 
 
-def idlepush(host: str, port: int, user: str, folder: Path, ca: str) -> None:
+def idlepush(host: str, port: int, user: str, folder: Path, ca: str, *, compress: bool) -> None:
     """Run the engine with its real store; report when it woke and when it had committed."""
 
     woken = [0.0]
@@ -93,7 +93,7 @@ def idlepush(host: str, port: int, user: str, folder: Path, ca: str) -> None:
         elif isinstance(seen, Mirrored):
             say(woken=woken[0], committed=time.monotonic())
 
-    keys = {"name": "bench", "host": host, "port": port, "username": user, "password": PASSWORD}
+    keys = {"name": "bench", "host": host, "port": port, "username": user, "password": PASSWORD, "compress": compress}
     settings = AccountSettings.model_validate({**keys, **({"tls_ca": ca} if ca else {"tls": "none"})})
 
     async def main() -> None:
@@ -133,16 +133,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=200)
     parser.add_argument("--tls", action="store_true", help="idlepush over TLS; the raw client stays in clear")
+    parser.add_argument("--compress", action="store_true", help="idlepush compresses; the raw client does not")
     asked = parser.parse_args()
     pause = threading.Event()
     body = os.urandom(3600).hex().encode()
     lines = b"\r\n".join(body[at : at + 72] for at in range(0, len(body), 72))
-    with tempfile.TemporaryDirectory() as folder, Dovecot() as server:
+    with tempfile.TemporaryDirectory() as folder, Dovecot(extra=COMPRESSES) as server:
         port, ca = (server.tls_port, str(server.ca_pem)) if asked.tls else (server.port, "")
         clients = {
             "raw": Client("raw", server.host, str(server.port), "raw", folder),
             "idlepush": Client(
-                "idlepush", "localhost" if asked.tls else server.host, str(port), "idlepush", folder, ca
+                "idlepush",
+                "localhost" if asked.tls else server.host,
+                str(port),
+                "idlepush",
+                folder,
+                str(int(asked.compress)),
+                ca,
             ),
         }
         times: dict[str, list[tuple[float, float]]] = {name: [] for name in clients}
@@ -170,9 +177,10 @@ def main() -> None:
 if __name__ == "__main__":
     if len(sys.argv) > 1 and sys.argv[1] in ("raw", "idlepush"):
         role, host_, port_, user_, folder_, *rest = sys.argv[1:]
+        compress_, ca_ = rest or ("0", "")
         if role == "raw":
             raw(host_, int(port_), user_, Path(folder_))
         else:
-            idlepush(host_, int(port_), user_, Path(folder_), rest[0] if rest else "")
+            idlepush(host_, int(port_), user_, Path(folder_), ca_, compress=compress_ == "1")
     else:
         main()

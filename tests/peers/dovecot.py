@@ -30,6 +30,8 @@ import trustme
 from tests.peers.ports import free_ports
 
 PASSWORD: Final = "pass-of-everyone"  # an account of a throw-away server
+COMPRESSES: Final = "protocol imap {\n  mail_plugins = zlib imap_zlib\n}\n"
+"""For `extra`: COMPRESS=DEFLATE is offered."""
 _INOTIFY: Final = {"max_user_instances": 16_384, "max_user_watches": 524_288}
 _MAILDIR_EPOCH: Final = 1_700_000_000
 

@@ -106,6 +106,9 @@ class Behaviour:
     starttls: Literal["yes", "NO", "stripped"] = "yes"
     inject_behind_starttls: bytes = b""  # sent in clear in one write with the answer to STARTTLS
 
+    compress: Literal["yes", "NO", "BAD"] = "yes"  # offered only where the capabilities say so
+    behind_compress: bytes = b""  # said in one write with the OK to COMPRESS, compressed already
+
     # IDLE and pushes
     idle: Literal["yes", "NO", "BAD", "mute"] = "yes"  # mute: never confirmed by "+"
     done: Literal["yes", "mute"] = "yes"  # mute: DONE is never answered

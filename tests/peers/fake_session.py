@@ -360,6 +360,13 @@ class Session(Wire):
                 pass
         self._finish(command)
 
+    def _compress(self, command: Command) -> None:
+        if self._deflating is not None:
+            raise _Refusal("NO [COMPRESSIONACTIVE] already")
+        if self.server.compress != "yes":
+            raise _Refusal(f"{self.server.compress} not compressed")
+        self._compress_from_here(f"{command.tag} OK compressed\r\n".encode(), self.server.behind_compress)
+
     def _mailbox_named(self, name: str) -> Mailbox:
         mailbox = self.server.mailboxes(self.user or "").get("INBOX" if name.upper() == "INBOX" else name)
         if mailbox is None:
@@ -678,6 +685,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, Callable[[Session, Command], None]]]] =
     "LOGIN": ("out", Session._login),
     "AUTHENTICATE": ("out", Session._authenticate),
     "ENABLE": ("in", Session._enable),
+    "COMPRESS": ("in", Session._compress),
     "NAMESPACE": ("in", Session._namespace),
     "SELECT": ("in", Session._select),
     "EXAMINE": ("in", Session._select),

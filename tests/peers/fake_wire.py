@@ -5,6 +5,7 @@ import re
 import socket
 import ssl
 import struct
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
@@ -35,6 +36,7 @@ class Wire(asyncio.Protocol, ABC):
         self._is_reading = False
         self._held: list[bytes] = []  # completions kept back to be reversed
         self._upgrade: asyncio.Task[None] | None = None
+        self._deflating: tuple[zlib._Compress, zlib._Decompress] | None = None
         self._slow = bytearray()
         self._slow_timer: asyncio.TimerHandle | None = None
 
@@ -118,6 +120,14 @@ class Wire(asyncio.Protocol, ABC):
 
     def send(self, raw: bytes) -> None:
         """Send bytes, as slowly as the server's behaviour has it, and not beyond its cut."""
+        if self.is_deaf or self._transport is None or not raw:
+            return
+        if self._deflating is not None:
+            raw = self._deflating[0].compress(raw) + self._deflating[0].flush(zlib.Z_SYNC_FLUSH)
+        self.send_packed(raw)
+
+    def send_packed(self, raw: bytes) -> None:
+        """Send bytes as they are, whether or not the connection is compressed."""
         server = self.server
         if self.is_deaf or self._transport is None or not raw:
             return
@@ -174,7 +184,7 @@ class Wire(asyncio.Protocol, ABC):
             self._read(data[at : at + 1])
 
     def _read(self, data: bytes) -> None:
-        self._buffer += data
+        self._buffer += data if self._deflating is None else self._deflating[1].decompress(data)
         self._is_reading = True
         while not self.is_deaf and self._upgrade is None and self._read_one():
             self.server.stir()
@@ -214,7 +224,16 @@ class Wire(asyncio.Protocol, ABC):
         if not announced[2]:
             self.say("+ go ahead")
 
-    # TLS
+    # Compression and TLS
+
+    def _compress_from_here(self, completion: bytes, behind: bytes) -> None:
+        """Send *completion* in clear and, in the same write, *behind* it compressed, as all is from here on."""
+        out = zlib.compressobj(wbits=-15)
+        packed = out.compress(behind) + out.flush(zlib.Z_SYNC_FLUSH) if behind else b""
+        self.send_packed(completion + packed)
+        self._deflating = out, zlib.decompressobj(wbits=-15)
+        if self._buffer:
+            raise AssertionError("the client sent something behind COMPRESS before it was answered (RFC 4978)")
 
     def _upgrade_to(self, context: ssl.SSLContext) -> None:
         """Start TLS; what the client sent ahead of it has no effect."""
