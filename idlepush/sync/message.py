@@ -6,18 +6,16 @@ valid UTF-8 without control characters. Only the wanted fields are looked for: `
 milliseconds for a mail whose five fields are found in some tens of microseconds.
 """
 
-import binascii
 import hashlib
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from encodings.aliases import aliases
 from typing import Final
 
 from idlepush.imap.types import printable
+from idlepush.sync.encoding import field_in, shown
 
 HEADER_LIMIT: Final = 256 * 1024
 SUBJECT_LIMIT: Final = 10_000
@@ -55,14 +53,14 @@ def headers_of(raw: bytes) -> Headers:
     header = b"\n" + raw[: _header_end(raw, HEADER_LIMIT)]
     # One lower-case copy and five searches at the speed of C, instead of a walk through all fields.
     folded = header.lower()
-    message_id = _field(header, folded, b"message-id")
-    subject = _field(header, folded, b"subject")
-    date = _field(header, folded, b"date")
+    message_id = field_in(header, folded, b"message-id")
+    subject = field_in(header, folded, b"subject")
+    date = field_in(header, folded, b"date")
     return Headers(
         message_id=_message_id(message_id) if message_id else None,
-        subject=(_shown(subject, SUBJECT_LIMIT) or None) if subject else None,
-        sender=_addresses(_field(header, folded, b"from")),
-        to=_addresses(_field(header, folded, b"to")),
+        subject=(shown(subject, SUBJECT_LIMIT) or None) if subject else None,
+        sender=addresses_in(field_in(header, folded, b"from")),
+        to=addresses_in(field_in(header, folded, b"to")),
         date=_date(date) if date else None,
     )
 
@@ -100,37 +98,6 @@ def _header_end(raw: bytes, limit: int) -> int:
         begin, end = end - 2, end * 2
 
 
-def _field(header: bytes, folded: bytes, name: bytes) -> str:
-    """Return the body of the first field called *name*, unfolded; the empty string where there is none."""
-    line = b"\n" + name
-    at = 0
-    while True:
-        at = folded.find(line, at)
-        if at < 0:
-            return ""
-        colon = at + len(line)
-        while folded[colon : colon + 1] in {b" ", b"\t"}:  # obsolete, RFC 5322 section 4.5
-            colon += 1
-        if folded[colon : colon + 1] == b":":
-            break
-        at = colon
-    begin = end = colon + 1
-    while True:
-        end = header.find(b"\n", end)
-        if end < 0:
-            end = len(header)
-            break
-        if header[end + 1 : end + 2] not in {b" ", b"\t"}:
-            break
-        end += 1
-    body = header[begin:end].replace(b"\r\n", b"").replace(b"\n", b"").strip()
-    # RFC 6532 says UTF-8; older mail with raw octets is Latin-1 oftener than anything else.
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return body.decode("latin-1")
-
-
 _MESSAGE_ID: Final = re.compile(r"<[^>]*>|\S+")
 
 
@@ -146,82 +113,6 @@ def _date(body: str) -> datetime | None:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, TypeError, IndexError, OverflowError):
         return None
-
-
-# ---- RFC 2047
-
-_ENCODED_WORD: Final = re.compile(r"=\?([^?\s]{1,60})\?([bBqQ])\?([^?]*)\?=")
-
-# A charset is looked up only where Python is known to have it: a failed look-up searches the disk for a module of
-# that name and is remembered for ever. What is no charset of mail is no alias of one there (`punycode`,
-# `unicode_escape`) or raises LookupError (`rot13`, `hex`).
-_CHARSETS: Final = {
-    **{codec: codec for codec in aliases.values()},
-    **{codec: codec for codec in ("cp720", "cp737", "cp856", "cp874", "koi8_t", "koi8_u", "utf_8_sig")},
-    **aliases,
-    # The name of the older, smaller set is what mailers write; the superset is what they mean.
-    **dict.fromkeys(("gb2312", "gb_2312_80", "gbk", "x_gbk"), "gb18030"),
-    **dict.fromkeys(("iso_8859_8_i", "iso_8859_8_e"), "iso8859_8"),
-    **dict.fromkeys(("iso_8859_1", "iso8859_1", "latin1", "latin_1"), "cp1252"),
-}
-
-
-def _shown(text: str, limit: int) -> str:
-    return printable(_decoded(text), limit).strip()
-
-
-def _decoded(text: str) -> str:
-    """Decode the encoded words in *text*.
-
-    Neighbours in one charset are joined before they are decoded: RFC 2047 section 5 forbids cutting a character
-    in two, and mailers do it all the same.
-    """
-    if "=?" not in text:
-        return text
-    pieces: list[str] = []
-    words: list[bytes] = []
-    charset = ""
-    end = 0
-    for word in _ENCODED_WORD.finditer(text):
-        gap = text[end : word.start()]
-        end = word.end()
-        if words and (word[1] != charset or gap.strip()):
-            pieces.append(_in_charset(b"".join(words), charset))
-            words = []
-            # White space between two encoded words is no text (RFC 2047 section 6.2).
-            pieces.append(gap if gap.strip() else "")
-        elif not words:
-            pieces.append(gap)
-        charset = word[1]
-        words.append(_unpacked(word[2], word[3].encode("utf-8", "replace")))
-    pieces.append(_in_charset(b"".join(words), charset))
-    pieces.append(text[end:])
-    return "".join(pieces)
-
-
-def _unpacked(encoding: str, packed: bytes) -> bytes:
-    if encoding in "qQ":
-        return binascii.a2b_qp(packed, header=True)
-    try:
-        return binascii.a2b_base64(packed + b"==")  # too much padding does no harm, too little does
-    except binascii.Error:
-        # One character too many holds no octet; without it the rest can be read.
-        kept = re.sub(rb"[^A-Za-z0-9+/]", b"", packed)
-        kept = kept[: len(kept) - (len(kept) % 4 == 1)]
-        return binascii.a2b_base64(kept + b"==")
-
-
-def _in_charset(octets: bytes, charset: str) -> str:
-    # RFC 2231 section 5 lets a language stand behind the charset.
-    name = re.sub(r"[^a-z0-9]+", "_", charset.partition("*")[0].lower()).strip("_")
-    codec = _CHARSETS.get(name, "ascii")
-    if codec != "ascii":  # ASCII with the eighth bit set is no ASCII: guessed at below
-        with suppress(LookupError, UnicodeError):
-            return octets.decode(codec, "replace")
-    try:
-        return octets.decode()
-    except UnicodeDecodeError:
-        return octets.decode("latin-1")
 
 
 # ---- addresses
@@ -269,12 +160,13 @@ class _Mention:
 
 
 def _address(name: str, address: str) -> Address | None:
-    shown = _shown(name, 1000) or None
+    known_as = shown(name, 1000) or None
     spelled = printable(address, 1000).strip() or None
-    return Address(shown, spelled) if shown or spelled else None
+    return Address(known_as, spelled) if known_as or spelled else None
 
 
-def _addresses(body: str) -> tuple[Address, ...]:
+def addresses_in(body: str) -> tuple[Address, ...]:
+    """Read an address list (RFC 5322 section 3.4), at most ADDRESSES_LIMIT of them."""
     if not body:
         return ()
     found: list[Address] = []
