@@ -96,7 +96,8 @@ class Ask:
     """A command to send: `claim` takes each untagged response and says whether it is (wholly) this one's answer.
 
     `respond` answers the server's challenges (AUTHENTICATE). `octets` is about what the answer may bring: it
-    stretches the deadline. With `tolerant` a NO is not raised but left to the caller in the completion.
+    stretches the deadline. With `tolerant` a NO is not raised but left to the caller in the completion; with `by_parts`
+    one that says that only a part was carried out (`Completion.is_cut`).
     """
 
     command: Command
@@ -104,6 +105,7 @@ class Ask:
     respond: Callable[[bytes], bytes] | None = None
     octets: int = 0
     tolerant: bool = False
+    by_parts: bool = False
 
 
 class _Exchange(aioimaplib.Command):  # type: ignore[misc]
@@ -397,7 +399,10 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
         finally:
             self._bound = None
         for ask, completion in zip(asked, completions, strict=True):
-            if completion.status is not Status.OK and not (ask.tolerant and completion.status is Status.NO):
+            is_no = completion.status is Status.NO
+            if completion.status is not Status.OK and not (
+                is_no and (ask.tolerant or (ask.by_parts and completion.is_cut))
+            ):
                 raise self._refused(ask.command.name, completion)
         return completions
 

@@ -4,7 +4,7 @@ Every command says which untagged responses are its answer; all others are hints
 mailbox. A UID that a command in flight asked for is an answer, every other one a hint (`sync.md`, Fetch).
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,6 +16,7 @@ from idlepush.engine.dial import Dial, Endpoint, dial_tcp
 from idlepush.engine.observations import Feature
 from idlepush.engine.sasl import Challenges, Login, login_command, scrubber
 from idlepush.engine.wake import Wake
+from idlepush.engine.whole import Collector, ask_whole
 from idlepush.errors import (
     AuthenticationFailed,
     FailureClass,
@@ -350,22 +351,7 @@ class Session:
             Refused: NO or BAD; what came before it is lost.
         """
         answers = _Answers(uids, asks_flags="FLAGS" in items)
-        asked = [
-            Ask(
-                commands.uid_fetch(spelled, items),
-                answers.claim,
-                octets=octets,
-            )
-            for spelled in uids.spelled()
-        ]
-        if settle:
-            asked.append(Ask(commands.noop()))
-        try:
-            await self._connection.run(*asked)
-        except Refused as refused:
-            # Some messages were expunged meanwhile: what is missing is for the presence check to explain.
-            if refused.code != "EXPUNGEISSUED":
-                raise
+        await self._ask_whole(uids, lambda part: commands.uid_fetch(part, items), answers, octets=octets, settle=settle)
         return answers.merged
 
     async def changed_since(self, since: ModSeq, uids: UidSet) -> Changed:
@@ -375,15 +361,13 @@ class Session:
             Refused: NO or BAD.
         """
         answers = _ChangedSince(uids, since)
-        asked = [
-            Ask(
-                commands.uid_fetch(spelled, _FLAGS, changed_since=since, vanished=self.uses_qresync),
-                answers.claim,
-                octets=_MOST_CHANGES,
-            )
-            for spelled in uids.spelled()
-        ]
-        await self._connection.run(*asked)
+        vanished = self.uses_qresync
+        await self._ask_whole(
+            uids,
+            lambda part: commands.uid_fetch(part, _FLAGS, changed_since=since, vanished=vanished),
+            answers,
+            octets=_MOST_CHANGES,
+        )
         return answers.changed
 
     async def fetch_numbers(self, numbers: Iterable[int]) -> Mapping[Uid, Fetch]:
@@ -402,25 +386,43 @@ class Session:
         asked = [
             Ask(commands.fetch(UidSet.parse(spelled), _FLAGS), claim, tolerant=True) for spelled in wanted.spelled()
         ]
-        await self._connection.run(*asked)
+        completions = await self._connection.run(*asked)
+        if self.view is not None and any(done.is_cut for done in completions):
+            self.view.heard = replace(self.view.heard, any_flags=True)
         return found
 
     async def search(self, uids: UidSet) -> UidSet:
         """UID SEARCH: which of *uids* are there."""
-        found = UidSet()
-
-        def claim(said: Untagged) -> bool:
-            nonlocal found
-            if isinstance(said, Search):
-                found = found | said.found
-            return isinstance(said, Search)
-
+        found = _Found()
         esearch = "ESEARCH" in self.capabilities or "IMAP4REV2" in self.capabilities
-        # One after the other: an untagged SEARCH does not say which command it answers.
         for window in [uids] if esearch else self._search_windows(uids):
-            for spelled in window.spelled():
-                await self._connection.run(Ask(commands.uid_search(spelled, esearch=esearch), claim))
-        return found & uids
+            # One after the other: an untagged SEARCH does not say which command it answers.
+            await self._ask_whole(
+                window, lambda part: commands.uid_search(part, esearch=esearch), found, one_by_one=True
+            )
+        return found.answered & uids
+
+    async def _ask_whole(
+        self,
+        uids: UidSet,
+        spell: Callable[[str], commands.Command],
+        collector: Collector,
+        *,
+        octets: int = 0,
+        settle: bool = False,
+        one_by_one: bool = False,
+    ) -> None:
+        uidnext = self.view.uidnext if self.view else None
+        await ask_whole(
+            self._connection,
+            uids,
+            spell,
+            collector,
+            octets=octets,
+            settle=settle,
+            one_by_one=one_by_one,
+            uidnext=uidnext,
+        )
 
     def _search_windows(self, uids: UidSet) -> Iterable[UidSet]:
         """Cut *uids* so that no answer, which names each UID, is longer than a line may be."""
@@ -513,7 +515,8 @@ class _Selection:
             self.claim(Condition(Status.OK, done.code, ""))
         if self._uidvalidity is None:
             raise RemoteProtocolError(f"{mailbox}: EXAMINE shows no UIDVALIDITY, so its UIDs mean nothing")
-        changed = self._changed.changed if self._changed is not None and self._is_open else None
+        is_whole = self._is_open and not done.is_cut
+        changed = self._changed.changed if self._changed is not None and is_whole else None
         return View(mailbox, self._uidvalidity, self._uidnext or uidnext, self._exists, self._modseq, changed)
 
 
@@ -531,6 +534,11 @@ class _ChangedSince:
     def changed(self) -> Changed:
         """All of it."""
         return Changed(self._since, self._flags, self._modseqs, self._vanished)
+
+    @property
+    def answered(self) -> UidSet:
+        """UIDs whose flags came."""
+        return UidSet.from_uids(self._flags)
 
     def claim(self, said: Untagged) -> bool:
         match said:
@@ -553,6 +561,11 @@ class _Answers:
         self._wanted = wanted
         self._asks_flags = asks_flags
 
+    @property
+    def answered(self) -> UidSet:
+        """UIDs that were told of."""
+        return UidSet.from_uids(self.merged)
+
     def claim(self, said: Untagged) -> bool:
         if not isinstance(said, Fetch) or said.uid is None or said.uid not in self._wanted:
             return False
@@ -560,6 +573,18 @@ class _Answers:
         self.merged[said.uid] = said if before is None else _joined(before, said)
         # Flags that were not asked for changed just now: an answer and a hint.
         return self._asks_flags or said.flags is None
+
+
+class _Found:
+    """Collects what SEARCH finds."""
+
+    def __init__(self) -> None:
+        self.answered = UidSet()
+
+    def claim(self, said: Untagged) -> bool:
+        if isinstance(said, Search):
+            self.answered = self.answered | said.found
+        return isinstance(said, Search)
 
 
 def _joined(before: Fetch, said: Fetch) -> Fetch:

@@ -41,6 +41,11 @@ class Completion:
     code: Code | None
     text: str
 
+    @property
+    def is_cut(self) -> bool:
+        """The command was not carried out for all messages it named (RFC 9738), whether it ends in OK or NO."""
+        return self.code is not None and self.code.name == "MESSAGELIMIT"
+
 
 @dataclass(frozen=True, slots=True)
 class Continuation:

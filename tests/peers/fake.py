@@ -145,6 +145,10 @@ class Behaviour:
     vanished_besides: set[int] = field(default_factory=set)  # UIDs told to have vanished earlier, though they are there
     lost_changes: set[int] = field(default_factory=set)  # UIDs that CHANGEDSINCE and QRESYNC do not tell of
 
+    # RFC 9738: how many messages one FETCH or SEARCH is carried out for
+    message_limit: int | None = None
+    over_limit: Literal["newest", "oldest", "NO"] = "newest"  # which of them are answered for, if any
+
     # The wire
     reverses_completions: bool = False  # of commands that arrive together, the last is completed first
     seconds_per_byte: float = 0  # slow-loris

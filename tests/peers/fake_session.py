@@ -580,6 +580,7 @@ class Session(Wire):
             lost = self.server.lost_changes
             messages = [(index, self._view[index].message) for index in indices]
             indices = [index for index, one in messages if one.modseq > since and one.uid not in lost]
+        indices, limited = self._limited(indices)
         if self.server.fetch_order == "down":
             indices.reverse()
         self.send(self.server.fetch_noise)
@@ -592,7 +593,18 @@ class Session(Wire):
             code = self._answer_fetch(index, items) or code
             if self.is_deaf or (index == indices[0] and not self.server.pass_point("in FETCH", self, command.tag)):
                 return
-        self._finish(command, code)
+        self._finish(command, code or limited)
+
+    def _limited(self, indices: list[int]) -> tuple[list[int], str]:
+        """Return the messages that one command is carried out for, and the code that says so (RFC 9738)."""
+        server, limit = self.server, self.server.message_limit
+        if limit is None or len(indices) <= limit:
+            return indices, ""
+        if server.over_limit == "NO":
+            raise _Refusal(f"NO [MESSAGELIMIT {limit}] too many messages")
+        kept = indices[-limit:] if server.over_limit == "newest" else indices[:limit]
+        last = kept[0] if server.over_limit == "newest" else kept[-1]
+        return kept, f"[MESSAGELIMIT {limit} {self._view[last].message.uid}] "
 
     def _answer_fetch(self, index: int, items: Sequence[Item]) -> str:
         """Send one message's answer, and return the response code that the completion must carry for it."""
@@ -636,12 +648,13 @@ class Session(Wire):
         if words and words[0].upper() == "CHARSET":
             words = words[2:]
         by_uid = command.name == "UID SEARCH"
-        numbers = [self._view[index].message.uid if by_uid else index + 1 for index in self._matching(words)]
+        indices, limited = self._limited(self._matching(words))
+        numbers = [self._view[index].message.uid if by_uid else index + 1 for index in indices]
         if options is None:
             self.say("* SEARCH" + "".join(f" {number}" for number in numbers))
         else:
             self.say(_spell_esearch(command, options, numbers))
-        self._finish(command)
+        self._finish(command, limited)
 
     def _matching(self, words: Sequence[str]) -> list[int]:
         """Return the indices in the view that all search keys match."""
