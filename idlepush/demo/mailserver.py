@@ -105,6 +105,7 @@ async def _serve(passwords: Mapping[str, str]) -> None:
     from pymap.backend.dict import DictBackend  # noqa: PLC0415
     from pymap.imap import IMAPServer  # noqa: PLC0415
     from pymap.user import Passwords, UserMetadata  # noqa: PLC0415
+    from pysasl.hashing import BuiltinHash  # noqa: PLC0415
 
     name, password = next(iter(passwords.items()))
     arguments = Namespace(
@@ -120,7 +121,10 @@ async def _serve(passwords: Mapping[str, str]) -> None:
         demo_user=name,
         demo_password=password,
     )
-    backend, config = await DictBackend.init(arguments, invalid_user_sleep=0, secure_auth=False)
+    # The passwords stand in this process's memory anyway; half a million rounds would only cost a third of a second a
+    # login.
+    hashing = BuiltinHash(rounds=1)
+    backend, config = await DictBackend.init(arguments, invalid_user_sleep=0, secure_auth=False, hash_context=hashing)
     config.apply_context()
     for name, password in passwords.items():
         hashed = await Passwords(config).hash_password(password)
