@@ -82,6 +82,7 @@ def _stored_line(name: str, row: AccountRow | None, mailboxes: Sequence[MailboxR
         "last_push": kept.get("last_push"),
         "last_poll": kept.get("last_poll"),
         "last_commit": kept.get("last_commit"),
+        "last_audit": kept.get("last_audit"),
         "throttled_until": kept.get("throttled_until"),
         "running": False,
     }

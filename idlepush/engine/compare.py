@@ -107,6 +107,8 @@ async def _compare_uids(look: Look, mirror: Mirror) -> None:
             look.distrust(Feature.QRESYNC, "it did not tell of messages that are gone")
     await _expunge(look, mirror, gone, released=aside - found)
     if missing:
+        # What was surveyed before it came back would take it for one of the UIDs that are none.
+        look.memory.surveyed = look.memory.surveyed - missing
         await look.commit(mirror, holes=holes_of(missing, FoundBy.AUDIT), urgent=True)
 
 

@@ -112,10 +112,13 @@ class Look:
     mailbox: Mailbox
     memory: Memory
     found_by: FoundBy
-    """What a message will say that this look finds; what the server tells of meanwhile is a push."""
+    """What a message will say that EXAMINE shows."""
     now: Callable[[], datetime]
     observe: Observe
     latches: Latches
+    told_by: FoundBy = FoundBy.PUSH
+    """What a message will say that the server tells of meanwhile."""
+    began: float = field(default_factory=anyio.current_time)
     done: Done = field(default_factory=Done)
     fruitless: int = 0
     """How often in a row EXISTS was heard and nothing was there: a server that says it in every answer."""
@@ -195,6 +198,7 @@ class Look:
         forget_modseq: bool = False,
         forget_older: bool = False,
         looked_at: datetime | None = None,
+        audited_at: datetime | None = None,
         urgent: bool = False,
     ) -> None:
         change = ChangeSet(
@@ -217,6 +221,7 @@ class Look:
             forget_modseq=forget_modseq,
             forget_older=forget_older,
             looked_at=looked_at,
+            audited_at=audited_at,
             urgent=urgent,
         )
         committed = await self.timed(Phase.COMMIT, self.store.commit(change))

@@ -36,7 +36,8 @@ async def begin(look: Look, mirror: Mirror | None) -> None:
     # The old generation's last look stays: what came after it is news, not backlog.
     looked_at = mirror.looked_at if mirror else None
     begin = Begin(uidvalidity=look.view.uidvalidity, high=uidnext, holes=holes, modseq=look.view.highestmodseq)
-    await look.commit(mirror, begin=begin, looked_at=looked_at)
+    # All of it is fetched from here on: as good as an audit.
+    await look.commit(mirror, begin=begin, looked_at=looked_at, audited_at=look.now())
     if mirror is not None:
         look.observe(MailboxReset(account=look.mailbox.account, mailbox=look.mailbox.name.text))
 

@@ -193,6 +193,18 @@ class Backfilling:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Audited:
+    """Everything of a mailbox was compared; what differed had been missed by push and poll, and is repaired."""
+
+    event: ClassVar[str] = "mailbox.audited"
+    account: str
+    mailbox: str
+    missing: int = 0
+    extra: int = 0
+    flags: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MailboxReset:
     """The mailbox's UIDs mean something else now."""
 
@@ -290,6 +302,7 @@ Observation = (
     | Looked
     | Mirrored
     | Backfilling
+    | Audited
     | MailboxReset
     | MailboxTrouble
     | Quarantined

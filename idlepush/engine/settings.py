@@ -203,6 +203,11 @@ class AccountSettings(Settings):
     flags_interval: Duration = Field(
         default=900.0, description="Flags are compared this often where there is no CONDSTORE.", examples=["15m"]
     )
+    audit_interval: Duration = Field(
+        default=86_400.0,
+        description="Everything in a mailbox is compared this often, whatever push and poll have told.",
+        examples=["1d"],
+    )
     poll_interval: Duration = Field(
         default=300.0, description="How often to look where nothing pushes.", examples=["5m"]
     )

@@ -16,6 +16,7 @@ from typing import Final, assert_never
 
 import anyio
 
+from idlepush.engine.audit import audit
 from idlepush.engine.backlog import continue_body, fill_holes, learn_from_loss, retry
 from idlepush.engine.compare import compare, resolve_numbers
 from idlepush.engine.look import Done, Look
@@ -23,9 +24,9 @@ from idlepush.engine.news import begin, fetch_new, list_new, rewind
 from idlepush.engine.observations import Feature
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Mirror
-from idlepush.sync.events import FoundBy
 from idlepush.sync.plan import (
     BULK,
+    Audit,
     Begin,
     CompareAll,
     CompareFlags,
@@ -44,6 +45,7 @@ from idlepush.sync.plan import (
     Step,
     after,
     plan,
+    shows_news,
 )
 from idlepush.sync.view import merged
 
@@ -53,11 +55,18 @@ LOOK_IS_OLD: Final = timedelta(minutes=30)
 
 
 async def synchronize(
-    look: Look, *, fresh: bool, flags_due: bool = False, newest_due: bool = False, patience: float | None = None
+    look: Look,
+    *,
+    fresh: bool,
+    flags_due: bool = False,
+    newest_due: bool = False,
+    audit_due: bool = False,
+    patience: float | None = None,
 ) -> Done:
     """Bring the mirror up to the server; with *patience* (seconds) a backlog may be left for later.
 
-    *fresh*: EXAMINE has just been answered. Everything more urgent than the backlog is always finished.
+    *fresh*: EXAMINE has just been answered. *audit_due*: at the end everything is compared once more. Everything
+    more urgent than the backlog is always finished.
 
     Raises:
         MailboxUnavailable: its UIDVALIDITY changes all the time.
@@ -77,6 +86,7 @@ async def synchronize(
         fresh=fresh,
         flags_due=flags_due,
         newest_flags_due=newest_due,
+        audit_due=audit_due,
     )
     while True:
         seen = _refreshed(look, seen)
@@ -88,6 +98,9 @@ async def synchronize(
         if isinstance(step, BULK) and ends is not None and anyio.current_time() >= ends:
             look.done.finished = False
             break
+        if isinstance(step, FetchNew | ListNew) and mirror and not shows_news(mirror.checkpoint, seen):
+            # EXAMINE did not show it: it was told of since.
+            look.found_by = look.told_by
         mirror = await _carry_out(look, step, mirror)
         seen = after(step, seen)
         if isinstance(step, CompareAll) or step == CompareUids():
@@ -95,9 +108,6 @@ async def synchronize(
         elif isinstance(step, Begin):
             # All of it will be fetched as it is now: nothing to compare for a while.
             look.memory.flags_at = look.memory.newest_flags_at = anyio.current_time()
-        elif isinstance(step, FetchNew | ListNew):
-            # What is told of from here on, it tells of its own accord.
-            look.found_by = FoundBy.PUSH if look.session.can_idle else FoundBy.POLL
     look.memory.mirror = await _note_the_look(look, mirror)
     return look.done
 
@@ -150,18 +160,26 @@ async def _move_on(look: Look, step: Step, mirror: Mirror) -> None:
             await list_new(look, mirror, first)
         case CompareFlags() | CompareUids() | CompareSince() | CompareAll():
             await compare(look, mirror, step)
-        case FillHoles(holes):
-            await fill_holes(look, mirror, holes)
-        case ContinueBody(uid):
-            await continue_body(look, mirror, uid)
-        case Retry(uids):
-            await retry(look, mirror, uids)
+        case FillHoles() | ContinueBody() | Retry():
+            await _work_off(look, step, mirror)
+        case Audit():
+            await audit(look, mirror)
         case ForgetOlder():
             await look.commit(mirror, forget_older=True)
         case Begin():
             raise AssertionError("a generation is begun before anything else")
         case _:
             assert_never(step)
+
+
+async def _work_off(look: Look, step: FillHoles | ContinueBody | Retry, mirror: Mirror) -> None:
+    match step:
+        case FillHoles(holes):
+            await fill_holes(look, mirror, holes)
+        case ContinueBody(uid):
+            await continue_body(look, mirror, uid)
+        case Retry(uids):
+            await retry(look, mirror, uids)
 
 
 async def _note_the_look(look: Look, mirror: Mirror | None) -> Mirror | None:

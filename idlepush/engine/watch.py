@@ -20,6 +20,7 @@ from typing import Final
 
 import anyio
 
+from idlepush.engine.audit import is_due
 from idlepush.engine.connection import IdleEnd
 from idlepush.engine.dial import Dial, dial_tcp
 from idlepush.engine.latches import Latches
@@ -238,7 +239,7 @@ class Watch:
     async def _has_changed(self, session: Session, name: MailboxName) -> bool:
         status = await session.status(name)
         mirror = await self._around.store.mirror(self.settings.name, name)
-        if mirror is None or differs(mirror, status):
+        if mirror is None or differs(mirror, status) or self._is_audit_due(name, mirror):
             return True
         if mirror.checkpoint.modseq is not None and status.modseq is not None:
             return False  # flags, too, are as they were
@@ -257,6 +258,7 @@ class Watch:
             mailbox=Mailbox(account=account, name=name, rules=self._rules, born_watched=name in self._absent),
             memory=memory,
             found_by=_FOUND_BY[source],
+            told_by=FoundBy.PUSH if self._idles(session) else FoundBy.POLL,
             now=self._around.now,
             observe=self._around.observe,
             latches=self._latches,
@@ -265,7 +267,17 @@ class Watch:
         newest_due = source is not WakeSource.PUSH and self._is_over(
             memory.newest_flags_at, self.settings.poll_interval
         )
-        done = await synchronize(look, fresh=fresh, flags_due=flags_due, newest_due=newest_due, patience=TURN)
+        audit_due = source is not WakeSource.PUSH and self._is_audit_due(
+            name, memory.mirror or await self._around.store.mirror(account, name)
+        )
+        done = await synchronize(
+            look,
+            fresh=fresh,
+            flags_due=flags_due or audit_due,
+            newest_due=newest_due,
+            audit_due=audit_due,
+            patience=TURN,
+        )
         self._absent.discard(name)
         committed = done.first_commit_at
         self._around.observe(
@@ -296,6 +308,14 @@ class Watch:
         if mirror is None or mirror.checkpoint.modseq is None:
             return None
         return mirror.checkpoint.uidvalidity, mirror.checkpoint.modseq
+
+    def _is_audit_due(self, name: MailboxName, mirror: Mirror | None) -> bool:
+        return is_due(
+            mirror,
+            name=f"{self.settings.name}/{name}",
+            interval=self.settings.audit_interval,
+            now=self._around.now(),
+        )
 
     def _memory(self, name: MailboxName) -> Memory:
         return self._memories.setdefault(name, Memory())

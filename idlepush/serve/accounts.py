@@ -104,4 +104,5 @@ def mailbox_record(row: MailboxRow) -> dict[str, Json]:
         "messages": row.messages,
         "backfill_remaining": row.remaining,
         "looked_at": rfc3339(row.looked_at),
+        "audited_at": rfc3339(row.audited_at),
     }

@@ -51,6 +51,7 @@ class Account(_Record):
     last_push: datetime | None
     last_poll: datetime | None
     last_commit: datetime | None
+    last_audit: datetime | None
     throttled_until: datetime | None
     running: bool
 
@@ -65,6 +66,7 @@ class MailboxRecord(_Record):
     messages: int
     backfill_remaining: int
     looked_at: datetime | None
+    audited_at: datetime | None
 
 
 class Person(_Record):

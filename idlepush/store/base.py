@@ -37,6 +37,8 @@ class Mirror:
     """Live rows of older generations: above zero while a reset is being worked off."""
     looked_at: datetime | None = None
     """The last look that ended well."""
+    audited_at: datetime | None = None
+    """The last time that everything was compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,7 @@ class MailboxRow:
     remaining: int
     """An upper bound of the messages still in holes: the UIDs they span."""
     looked_at: datetime | None
+    audited_at: datetime | None = None
     object_id: str | None = None
     """Its MAILBOXID (RFC 8474), where the server tells one: it stays when the name changes."""
 

@@ -225,6 +225,7 @@ class MemoryStore:
             quarantine=dict(sorted(current.quarantine.items())),
             older_alive=sum(len(generation.live) for generation in known.older),
             looked_at=known.looked_at,
+            audited_at=known.audited_at,
         )
 
     async def uids(self, generation: int) -> UidSet:
@@ -275,5 +276,6 @@ def _shown(mailbox: Mailbox) -> MailboxRow:
         messages=sum(len(generation.live) for generation in mailbox.generations),
         remaining=span(current.checkpoint.holes) if current else 0,
         looked_at=mailbox.looked_at,
+        audited_at=mailbox.audited_at,
         object_id=mailbox.object_id,
     )

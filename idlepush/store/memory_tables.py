@@ -56,6 +56,7 @@ class Mailbox:
     current: Generation | None = None
     older: list[Generation] = field(default_factory=list)
     looked_at: datetime | None = None
+    audited_at: datetime | None = None
     object_id: str | None = None
     fingerprints: "dict[bytes, list[Row]]" = field(default_factory=dict)
 
@@ -179,6 +180,8 @@ class Commit:
         current.checkpoint = advance(current.checkpoint, change)
         if change.looked_at is not None:
             mailbox.looked_at = utc(change.looked_at)
+        if change.audited_at is not None:
+            mailbox.audited_at = utc(change.audited_at)
         return Committed(
             position=len(self._tables.events),
             new=self._written.get(EventType.MESSAGE_NEW, 0),
@@ -245,7 +248,7 @@ class Commit:
             details = {"uidvalidity_before": before.checkpoint.uidvalidity}
             self._tell(EventType.MAILBOX_RESET, mailbox, details=details)
         else:
-            mailbox.looked_at = None
+            mailbox.looked_at = mailbox.audited_at = None
             self._tell(EventType.MAILBOX_NEW, mailbox)
 
     def _take_in(self, current: Generation, message: NewMessage, mailbox: Mailbox) -> None:

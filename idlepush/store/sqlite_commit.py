@@ -24,10 +24,11 @@ from idlepush.sync.events import EventType, Json
 _INSERT_GENERATION: Final = "INSERT INTO generation (mailbox, uidvalidity, high, holes, modseq) VALUES (?, ?, ?, ?, ?)"
 _BEGIN_AGAIN: Final = "UPDATE mailbox SET generation = ?, state = 'ok' WHERE id = ?"
 # A mailbox of a name that was there before is another mailbox: it was never looked at.
-_BEGIN_ANEW: Final = "UPDATE mailbox SET generation = ?, state = 'ok', looked_at = NULL WHERE id = ?"
+_BEGIN_ANEW: Final = "UPDATE mailbox SET generation = ?, state = 'ok', looked_at = NULL, audited_at = NULL WHERE id = ?"
 _ADVANCE: Final = "UPDATE generation SET high = ?, holes = ?, modseq = ?, alive = alive + ? WHERE id = ?"
 _COUNT_OLDER: Final = "UPDATE generation SET alive = alive + ? WHERE id = ?"
 _LOOKED_AT: Final = "UPDATE mailbox SET looked_at = ? WHERE id = ?"
+_AUDITED_AT: Final = "UPDATE mailbox SET audited_at = ? WHERE id = ?"
 _OLDER_ALIVE: Final = "SELECT 1 FROM generation WHERE mailbox = ? AND id <> ? AND alive > 0 LIMIT 1"
 
 _QUARANTINE: Final = (
@@ -169,6 +170,8 @@ class _Commit:
         self._db.executemany(_COUNT_OLDER, [(more, older) for older, more in self._alive.items()])
         if self._change.looked_at is not None:
             self._db.execute(_LOOKED_AT, (micros(self._change.looked_at), self._mailbox.id))
+        if self._change.audited_at is not None:
+            self._db.execute(_AUDITED_AT, (micros(self._change.audited_at), self._mailbox.id))
 
     def _quarantine(self, generation: int) -> None:
         change = self._change

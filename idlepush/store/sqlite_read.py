@@ -61,7 +61,7 @@ _ACCOUNTS: Final = "SELECT name, state, since, class, reason, details FROM accou
 _MAILBOXES: Final = """
     SELECT mailbox.account, mailbox.name, mailbox.raw, mailbox.state, current.uidvalidity, current.holes,
            mailbox.looked_at, (SELECT total(alive) FROM generation WHERE generation.mailbox = mailbox.id),
-           mailbox.object_id
+           mailbox.object_id, mailbox.audited_at
     FROM mailbox LEFT JOIN generation AS current ON current.id = mailbox.generation
     WHERE :account IS NULL OR mailbox.account = :account
     ORDER BY mailbox.account, mailbox.name, mailbox.raw
@@ -69,7 +69,7 @@ _MAILBOXES: Final = """
 
 _MIRROR: Final = """
     SELECT generation.id, generation.uidvalidity, generation.high, generation.holes, generation.modseq,
-           generation.alive, mailbox.looked_at,
+           generation.alive, mailbox.looked_at, mailbox.audited_at,
            (SELECT total(alive) FROM generation AS older
             WHERE older.mailbox = mailbox.id AND older.id <> mailbox.generation)
     FROM mailbox JOIN generation ON generation.id = mailbox.generation
@@ -221,7 +221,7 @@ class SqliteReader:
 
 
 def _mailbox_from(columns: tuple[Any, ...]) -> MailboxRow:
-    account, name, raw, state, uidvalidity, holes, looked_at, alive, object_id = columns
+    account, name, raw, state, uidvalidity, holes, looked_at, alive, object_id, audited_at = columns
     return MailboxRow(
         account=account,
         name=name,
@@ -231,6 +231,7 @@ def _mailbox_from(columns: tuple[Any, ...]) -> MailboxRow:
         messages=int(alive),
         remaining=0 if holes is None else span(holes_from(holes)),
         looked_at=moment_or_none(looked_at),
+        audited_at=moment_or_none(audited_at),
         object_id=object_id,
     )
 
@@ -241,7 +242,7 @@ def _mirror(db: sqlite3.Connection, account: str, mailbox: MailboxName) -> Mirro
         found = db.execute(_MIRROR, (account, mailbox.raw)).fetchone()
         if found is None:
             return None
-        generation, uidvalidity, high, holes, modseq, alive, looked_at, older_alive = found
+        generation, uidvalidity, high, holes, modseq, alive, looked_at, audited_at, older_alive = found
         parts = db.execute(_PARTS, (generation,)).fetchall()
         quarantine = db.execute(_QUARANTINE, (generation,)).fetchall()
     finally:
@@ -256,6 +257,7 @@ def _mirror(db: sqlite3.Connection, account: str, mailbox: MailboxName) -> Mirro
         },
         older_alive=int(older_alive),
         looked_at=moment_or_none(looked_at),
+        audited_at=moment_or_none(audited_at),
     )
 
 

@@ -93,6 +93,7 @@ class ChangeSet:
     forget_modseq: bool = False
     forget_older: bool = False
     looked_at: datetime | None = None
+    audited_at: datetime | None = None
     urgent: bool = False
 
     @property

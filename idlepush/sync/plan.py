@@ -53,6 +53,8 @@ class Seen:
     """It is time to compare the newest flags, likewise."""
     counted: tuple[int, int] | None = None
     """(EXISTS, mirrored) that a comparison of all UIDs has already left different: the server miscounts."""
+    audit_due: bool = False
+    """It is time to compare everything, once nothing else is left to do."""
     now: datetime | None = None
     """For what is due by the clock; None: nothing is."""
 
@@ -145,6 +147,11 @@ class ForgetOlder:
     """Nothing is missing any more: what is left of older generations is gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """The mirror is equal as far as anybody has told: compare everything all the same."""
+
+
 Step = (
     Begin
     | ResolveNumbers
@@ -159,6 +166,7 @@ Step = (
     | ContinueBody
     | Retry
     | ForgetOlder
+    | Audit
 )
 BULK: Final = (FillHoles, ContinueBody, Retry)
 """Steps that may wait while something more urgent is looked at."""
@@ -174,7 +182,7 @@ def plan(mirror: Standing | None, seen: Seen) -> Step | None:
     if seen.fresh and seen.uidnext is not None and seen.uidnext < checkpoint.high:
         # RFC 9051 section 2.3.1.1 forbids it; servers that lost their index do it all the same.
         return Rewind(seen.uidnext)
-    if heard.exists or (seen.fresh and (seen.uidnext is None or seen.uidnext > checkpoint.high)):
+    if heard.exists or shows_news(checkpoint, seen):
         return FetchNew(checkpoint.high) if _are_few(mirror, seen) else ListNew(checkpoint.high)
     mirrored = UidSet.range(1, checkpoint.high - 1) - checkpoint.in_holes
     if changed := heard.uids & mirrored:
@@ -202,6 +210,11 @@ def _changed_since(checkpoint: Checkpoint, seen: Seen) -> Step | None:
     return None
 
 
+def shows_news(checkpoint: Checkpoint, seen: Seen) -> bool:
+    """Tell whether EXAMINE itself shows that there may be new mail."""
+    return seen.fresh and (seen.uidnext is None or seen.uidnext > checkpoint.high)
+
+
 def _are_few(mirror: Standing, seen: Seen) -> bool:
     """Tell whether what is new may be fetched without a listing: few messages, and no older ones waiting."""
     if mirror.checkpoint.holes:
@@ -227,7 +240,7 @@ def _missing(mirror: Standing, seen: Seen) -> Step | None:
         due = [uid for uid, quarantine in mirror.quarantine if quarantine.next_try <= seen.now]
         if due:
             return Retry(UidSet.from_uids(due))
-    return None
+    return Audit() if seen.audit_due else None
 
 
 def after(step: Step, seen: Seen) -> Seen:
@@ -244,6 +257,8 @@ def after(step: Step, seen: Seen) -> Seen:
             return replace(seen, heard=heard, newest_flags_due=False, flags_due=seen.flags_due and newest)
         case CompareFlags():
             return replace(seen, heard=replace(seen.heard, uids=UidSet()))
+        case Audit():
+            return replace(seen, audit_due=False)
         case CompareUids(uids=None) | CompareAll():
             heard = replace(seen.heard, expunged=False, vanished=UidSet())
             if isinstance(step, CompareAll):
@@ -256,6 +271,6 @@ def after(step: Step, seen: Seen) -> Seen:
         case Begin():
             # All of it is one hole now, to be fetched as it is; only what came after the EXAMINE is not in it.
             news = Heard(exists=seen.heard.exists, rose=seen.heard.rose)
-            return replace(seen, fresh=False, heard=news, flags_due=False, newest_flags_due=False)
+            return replace(seen, fresh=False, heard=news, flags_due=False, newest_flags_due=False, audit_due=False)
         case _:
             return seen

@@ -39,7 +39,7 @@ FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
 _CHANGES: Final = [("new", found_by.value) for found_by in FoundBy] + [
     (change, found_by)
     for change in ("moved", "flags", "expunged")
-    for found_by in dict.fromkeys(found_by.value for found_by in FOUND_BY.values())
+    for found_by in dict.fromkeys(found_by.value for found_by in (*FOUND_BY.values(), FoundBy.AUDIT))
 ]
 
 
@@ -74,6 +74,13 @@ class Families:
         )
         self.messages = counter(
             "messages_total", "Changes of messages, by what found them.", ["change", "found_by"], _CHANGES
+        )
+        self.audits = counter("audits_total", "Times everything of a mailbox was compared.")
+        self.audit_found = counter(
+            "audit_found_total",
+            "Messages that an audit found to differ, though push and poll had told of nothing.",
+            ["what"],
+            [("missing",), ("extra",), ("flags",)],
         )
         self.fetched = counter("fetched_bytes_total", "Octets received from the server while looking.")
         self.renewals = counter("idle_renewals_total", "Times IDLE was issued again in time.")
@@ -120,6 +127,9 @@ class Families:
         )
         self.last_commit = Gauge(
             PREFIX + "last_commit_timestamp_seconds", "When something of the account was committed last.", together=max
+        )
+        self.last_audit = Gauge(
+            PREFIX + "last_audit_timestamp_seconds", "When everything of a mailbox was compared last.", together=min
         )
         self.last_look = Gauge(
             PREFIX + "last_look_timestamp_seconds", "When a mailbox of the account was looked at last.", together=min

@@ -37,6 +37,7 @@ from types import MappingProxyType
 from typing import Final, TypeVar
 
 from idlepush.engine.observations import (
+    Audited,
     Backfilling,
     BugFound,
     Connected,
@@ -125,6 +126,8 @@ class AccountHealth:
     """The last look that was not for a push: at a poll, a renewal, a reconnect, or because an operator said so."""
     last_commit: datetime | None = None
     last_look: datetime | None = None
+    last_audit: datetime | None = None
+    """When everything of one of its mailboxes was compared last."""
     throttled_until: datetime | None = None
     """When the next try is, while throttled."""
     unwell_since: datetime | None = None
@@ -147,6 +150,7 @@ class AccountHealth:
             "last_push": rfc3339(self.last_push),
             "last_poll": rfc3339(self.last_poll),
             "last_commit": rfc3339(self.last_commit),
+            "last_audit": rfc3339(self.last_audit),
             "throttled_until": rfc3339(self.throttled_until),
             "running": running,
         }
@@ -220,6 +224,7 @@ class _Account:
     last_push: datetime | None = None
     last_poll: datetime | None = None
     last_commit: datetime | None = None
+    last_audit: datetime | None = None
     throttled_until: datetime | None = None
     unwell_since: datetime | None = None
     last_error: LastError | None = None
@@ -344,6 +349,8 @@ class Health:
                 self._look(facts, seen)
             case Mirrored():
                 facts.last_commit = self._now()
+            case Audited():
+                facts.last_audit = self._now()
             case Backfilling():
                 _keep(facts.remaining, seen.mailbox, seen.remaining)
             case MailboxTrouble():
@@ -419,6 +426,7 @@ class Health:
             last_poll=facts.last_poll,
             last_commit=facts.last_commit,
             last_look=facts.looked_at,
+            last_audit=facts.last_audit,
             throttled_until=facts.throttled_until,
             unwell_since=facts.unwell_since,
             last_error=facts.last_error,

@@ -17,6 +17,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from idlepush.engine.observations import (
+    Audited,
     Backfilling,
     BugFound,
     ConnectFailed,
@@ -130,6 +131,8 @@ class Logs:
             case Looked():
                 told = seen.new or seen.moved or seen.flags or seen.expunged
                 return logging.INFO if told else logging.DEBUG
+            case Audited():
+                return logging.WARNING if seen.missing or seen.extra or seen.flags else logging.DEBUG
             case StateChanged() | ServerAlert() if self._is_told_again(seen):
                 return logging.DEBUG
             case StateChanged():

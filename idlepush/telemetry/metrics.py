@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 import idlepush
 from idlepush.engine.observations import (
+    Audited,
     Backfilling,
     BugFound,
     Connected,
@@ -50,6 +51,7 @@ from idlepush.engine.observations import (
 )
 from idlepush.errors import FailureClass, StoreError
 from idlepush.store.base import Reader
+from idlepush.sync.events import FoundBy
 from idlepush.telemetry.families import ASKED, CONNECTION_STATES, FOUND_BY, OK, Families
 from idlepush.telemetry.health import AccountHealth, Health
 from idlepush.telemetry.series import SERVICE, Gauge, Numbers
@@ -141,6 +143,8 @@ class Metrics(Collector):
                 self._look(seen)
             case Mirrored():
                 self._families.messages.add(account, "new", seen.found_by, by=seen.count)
+            case Audited():
+                self._audit(seen)
             case MailboxReset():
                 self._families.resets.add(account)
             case MailboxTrouble():
@@ -176,6 +180,14 @@ class Metrics(Collector):
         self._families.connects.add(account, OK)
         if account in self._ended:
             self._families.reconnects.add(account, self._ended.pop(account))
+
+    def _audit(self, seen: Audited) -> None:
+        self._families.audits.add(seen.account)
+        for what, count in (("missing", seen.missing), ("extra", seen.extra), ("flags", seen.flags)):
+            self._families.audit_found.add(seen.account, what, by=count)
+        # What is missing is told by Mirrored once it is here.
+        for change, count in (("expunged", seen.extra), ("flags", seen.flags)):
+            self._families.messages.add(seen.account, change, FoundBy.AUDIT, by=count)
 
     def _time(self, seen: Timed) -> None:
         self._families.sync.observe(SERVICE, seen.phase, value=seen.seconds)
@@ -243,6 +255,7 @@ class Metrics(Collector):
         yield families.score, [_per_account(one, one.health_score) for one in accounts]
         yield families.backlog, [_per_account(one, one.backfill_remaining) for one in accounts]
         yield families.last_commit, _moments((one, one.last_commit) for one in accounts)
+        yield families.last_audit, _moments((one, one.last_audit) for one in accounts)
         yield families.last_look, _moments((one, one.last_look) for one in accounts)
         connections = list(self._connections.items())
         yield (

@@ -48,6 +48,7 @@ class Rig:
             "tls": "none",
             "username": "alice",
             "password": PASSWORD,
+            "audit_interval": "5200w",
             **settings,
         }
         self.settings = AccountSettings.model_validate(keys)

@@ -26,7 +26,7 @@ from typing import Final
 from tests.fuzz.mutation import LARGEST, Mutator
 
 _SECONDS: Final = 0.5  # of processor time that any input may cost
-_SECONDS_PER_OCTET: Final = 5e-6
+_SECONDS_PER_OCTET: Final = 15e-6
 _OCTETS: Final = 4 * 1024 * 1024  # of memory that any input may need at once
 _OCTETS_PER_OCTET: Final = 250  # a list of values of one octet each: objects of Python's, in several places
 _MEASURED: Final = 32 * 1024  # from this size on every input's memory is measured

@@ -51,7 +51,9 @@ class GenerationsAndCheckpoints:
         assert await store.events() == []
 
     async def test_begin_makes_a_mirror_as_it_was_told_to(self, store: Store) -> None:
-        committed = await store.commit(changes(None, begin=beginning(7, 50, hole(1, 49), modseq=9), looked_at=START))
+        committed = await store.commit(
+            changes(None, begin=beginning(7, 50, hole(1, 49), modseq=9), looked_at=START, audited_at=START)
+        )
 
         mirrored = await mirror(store)
         assert committed.position == 1
@@ -60,6 +62,7 @@ class GenerationsAndCheckpoints:
         assert mirrored.checkpoint.holes == (hole(1, 49),)
         assert mirrored.checkpoint.modseq == 9
         assert (mirrored.alive, mirrored.older_alive, mirrored.looked_at) == (0, 0, START)
+        assert mirrored.audited_at == START
         assert await store.mailboxes("alice") == [
             MailboxRow(
                 account="alice",
@@ -70,6 +73,7 @@ class GenerationsAndCheckpoints:
                 messages=0,
                 remaining=49,
                 looked_at=START,
+                audited_at=START,
             )
         ]
         [event] = await store.events()

@@ -111,6 +111,7 @@ def change_sets(draw: st.DrawFn) -> Change:
             "modseq": draw(st.none() | st.integers(1, 9).map(ModSeq)),
             "forget_older": draw(st.integers(0, 4)) == 0,
             "looked_at": draw(st.none() | st.just(START)),
+            "audited_at": draw(st.none() | st.just(START)),
             "urgent": draw(st.booleans()),
         },
     )

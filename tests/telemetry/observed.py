@@ -1,6 +1,7 @@
 """Observations to begin with: one of each kind, all of `alice`."""
 
 from idlepush.engine.observations import (
+    Audited,
     Backfilling,
     BugFound,
     Connected,
@@ -65,6 +66,7 @@ ONE_OF_EACH: dict[type[Observation], Observation] = {
         looked(WakeSource.PUSH, wake_to_commit=0.003),
         Mirrored(account="alice", mailbox="INBOX", found_by=FoundBy.PUSH, count=2),
         Backfilling(account="alice", mailbox="INBOX", remaining=7, total=9),
+        Audited(account="alice", mailbox="INBOX", missing=1, extra=2, flags=3),
         MailboxReset(account="alice", mailbox="INBOX"),
         MailboxTrouble(account="alice", mailbox="Work", reason="no"),
         Quarantined(account="alice", mailbox="INBOX", uid=3, reason="no"),

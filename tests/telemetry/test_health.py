@@ -289,6 +289,7 @@ def test_the_record_has_exactly_the_keys_of_status(watched: Watched) -> None:
         "last_push": None,
         "last_poll": None,
         "last_commit": None,
+        "last_audit": None,
         "throttled_until": "2026-11-21T20:01:30Z",
         "running": True,
     }

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 
 import idlepush
 from idlepush.engine.observations import (
+    Audited,
     Connected,
     ConnectFailed,
     Disconnected,
@@ -106,6 +107,15 @@ def test_every_observation_moves_something(seen: Observation) -> None:
     scraped.sees(seen)
     ours = {key: value for key, value in scraped.samples.items() if not key.startswith("process_")}
     assert any(before.get(key) != value for key, value in ours.items())
+
+
+def test_what_an_audit_found_is_counted_as_missed_by_push_and_poll(scraped: Scraped) -> None:
+    scraped.sees(ONE_OF_EACH[Audited])
+    assert [scraped[f'audit_found_total{{account="alice",what="{what}"}}'] for what in ("missing", "extra")] == [1, 2]
+    assert scraped['messages_total{account="alice",change="flags",found_by="audit"}'] == 3
+    assert scraped['messages_total{account="alice",change="expunged",found_by="audit"}'] == 2
+    assert scraped['audits_total{account="alice"}'] == 1
+    assert scraped['last_audit_timestamp_seconds{account="alice"}'] > 0
 
 
 def test_both_formats_are_well_formed(scraped: Scraped) -> None:
