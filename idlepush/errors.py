@@ -84,7 +84,7 @@ class RemoteProtocolError(Trouble):
 class Refused(Trouble):
     """The server answered a command with NO or BAD.
 
-    `command` is the command's name alone, `code` the response code's name in capitals or None.
+    `command` is the command's name alone, `code` the response code's name in capitals or None; `is_bad`: it was BAD.
     """
 
     def __init__(
@@ -93,11 +93,13 @@ class Refused(Trouble):
         *,
         command: str,
         code: str | None = None,
+        is_bad: bool = False,
         failure_class: FailureClass | None = None,
     ) -> None:
         super().__init__(sentence, failure_class=failure_class)
         self.command = command
         self.code = code
+        self.is_bad = is_bad
 
 
 class AuthenticationFailed(Trouble):

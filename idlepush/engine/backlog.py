@@ -9,6 +9,7 @@ from typing import Final
 
 from idlepush.engine.look import TRIES, WINDOW, Look
 from idlepush.engine.observations import Backfilling, Phase
+from idlepush.engine.recognize import recognize
 from idlepush.engine.session import LONG_SLICE, SLICE
 from idlepush.errors import Refused
 from idlepush.imap.responses import Fetch
@@ -32,6 +33,13 @@ async def fill_holes(look: Look, mirror: Mirror, holes: Sequence[Hole]) -> None:
     if not existing:
         await look.commit(mirror, accounted=wanted)
         return
+    if mirror.older_alive:
+        known = await recognize(look, mirror, existing)
+        existing = existing - known
+        if not existing:
+            await look.commit(mirror, accounted=wanted)
+            return
+        wanted = wanted - known
     batch = await _batch(look, existing)
     if len(batch) == 1 and look.memory.failures.get(batch.first, 0) >= TRIES:
         await _bisect(look, mirror, batch, "the connection was lost whenever it was asked for")

@@ -415,6 +415,7 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
             f"the server answered {name} with {said.status}: {spelled}{self.scrub(said.text)}",
             command=name,
             code=code,
+            is_bad=said.status is Status.BAD,
             failure_class=failure_class,
         )
 

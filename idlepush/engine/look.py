@@ -20,7 +20,7 @@ from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Committed, Mirror, Store
 from idlepush.sync.arrivals import BodyRules, Unusable, judge
 from idlepush.sync.changes import Begin as BeginChange
-from idlepush.sync.changes import BodySlice, ChangeSet, NewMessage
+from idlepush.sync.changes import BodySlice, ChangeSet, KnownAgain, NewMessage
 from idlepush.sync.checkpoint import Hole, Quarantine
 from idlepush.sync.events import FoundBy
 from idlepush.sync.view import View
@@ -184,6 +184,7 @@ class Look:
         *,
         begin: BeginChange | None = None,
         new: Sequence[NewMessage] = (),
+        known_again: Sequence[KnownAgain] = (),
         slices: Sequence[BodySlice] = (),
         flags: Mapping[Uid, Flags] | None = None,
         modseqs: Mapping[Uid, ModSeq] | None = None,
@@ -200,13 +201,14 @@ class Look:
         looked_at: datetime | None = None,
         audited_at: datetime | None = None,
         urgent: bool = False,
-    ) -> None:
+    ) -> Committed:
         change = ChangeSet(
             account=self.mailbox.account,
             mailbox=self.mailbox.name,
             generation=mirror.generation if mirror else None,
             begin=begin,
             new=tuple(new),
+            known_again=tuple(known_again),
             slices=tuple(slices),
             flags=flags or {},
             modseqs=modseqs or {},
@@ -234,6 +236,7 @@ class Look:
         for message in new:
             for kept in (self.memory.doubts, self.memory.failures, self.memory.sizes):
                 kept.pop(message.uid, None)
+        return committed
 
     async def timed(self, phase: Phase, work: Awaitable[Answer]) -> Answer:
         begun = anyio.current_time()
@@ -244,6 +247,7 @@ class Look:
 
 def _came_since(mirror: Mirror, said: Fetch | None) -> bool:
     """After a reset: the message arrived about when the last good look was, or later; it was never seen before."""
-    if mirror.looked_at is None or said is None or said.internal_date is None:
+    if mirror.looked_at is None or said is None:
         return False
-    return said.internal_date >= mirror.looked_at - FRESH_AROUND
+    dates = [date for date in (said.internal_date, said.save_date) if date is not None]
+    return any(date >= mirror.looked_at - FRESH_AROUND for date in dates)

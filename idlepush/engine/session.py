@@ -47,6 +47,7 @@ from idlepush.imap.responses import (
 )
 from idlepush.imap.types import MAX_UID, Flags, MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
+from idlepush.sync.identity import identity_items
 from idlepush.sync.mailboxes import UNSELECTABLE
 from idlepush.sync.view import Changed, Heard, View, merged
 
@@ -76,6 +77,8 @@ class Session:
         self.login_seconds = 0.0
         self.enabled: frozenset[str] = frozenset()
         """What ENABLED has confirmed; nothing else is believed."""
+        self._identity = ""
+        """What FETCH asks for beside the rest, to know a message again."""
         self._without: frozenset[Feature] = frozenset()
         self._shows_no_uidnext = False
         self._connection = connection
@@ -109,6 +112,11 @@ class Session:
             self.view.highestmodseq = self.view.changed = None
 
     @property
+    def names_messages(self) -> bool:
+        """The server has a name for each message, whatever its mailbox and UID."""
+        return self._identity not in ("", " SAVEDATE")
+
+    @property
     def flags_items(self) -> str:
         """What FETCH asks for to compare flags."""
         return f"({_FLAGS}{self._modseq})"
@@ -116,17 +124,21 @@ class Session:
     @property
     def listing_items(self) -> str:
         """What FETCH asks for to list messages."""
-        return f"({_LISTING}{self._modseq})"
+        return f"({_LISTING}{self._beside})"
 
     @property
     def whole_items(self) -> str:
         """What FETCH asks for to have messages, bodies and all, up to a slice of each."""
-        return f"({_LISTING}{self._modseq} BODY.PEEK[]<0.{SLICE}>)"
+        return f"({_LISTING}{self._beside} BODY.PEEK[]<0.{SLICE}>)"
 
     @property
     def header_items(self) -> str:
         """What FETCH asks for to have messages by their headers."""
-        return f"({_LISTING}{self._modseq} BODY.PEEK[HEADER]<0.{SLICE}>)"
+        return f"({_LISTING}{self._beside} BODY.PEEK[HEADER]<0.{SLICE}>)"
+
+    @property
+    def _beside(self) -> str:
+        return self._modseq + self._identity
 
     @property
     def _modseq(self) -> str:
@@ -194,6 +206,7 @@ class Session:
         if not self.capabilities:
             await self._ask_capabilities()
         await self._settle_in()
+        self._identity = identity_items(self.capabilities, self.server.get("name", ""))
 
     async def _ask_capabilities(self) -> None:
         def claim(said: Untagged) -> bool:
@@ -351,7 +364,16 @@ class Session:
             Refused: NO or BAD; what came before it is lost.
         """
         answers = _Answers(uids, asks_flags="FLAGS" in items)
-        await self._ask_whole(uids, lambda part: commands.uid_fetch(part, items), answers, octets=octets, settle=settle)
+        try:
+            await self._ask_whole(
+                uids, lambda part: commands.uid_fetch(part, items), answers, octets=octets, settle=settle
+            )
+        except Refused as refused:
+            if not (refused.is_bad and self._identity and self._identity in items):
+                raise
+            # It offers what it does not understand: do without, rather than without any message.
+            without, self._identity = items.replace(self._identity, ""), ""
+            return await self.fetch(uids, without, octets=octets, settle=settle)
         return answers.merged
 
     async def changed_since(self, since: ModSeq, uids: UidSet) -> Changed:

@@ -31,7 +31,7 @@ _NO_OTHERS: Final[Mapping[str, object]] = MappingProxyType({})
 # Its slots are set here directly instead. (A new field of Fetch does not go unseen: this would fail on import.)
 _SLOTS: Final = tuple(Fetch.__dict__[slot.name].__set__ for slot in fields(Fetch))
 _number_is, _uid_is, _flags_are, _date_is, _size_is, _modseq_is, *_NEVER_ON_THIS_LINE = _SLOTS
-_email_id_is, _thread_id_is, _structure_is, _bodies_are, _others_are = _NEVER_ON_THIS_LINE
+_email_id_is, _thread_id_is, _save_date_is, _structure_is, _bodies_are, _others_are = _NEVER_ON_THIS_LINE
 
 
 def usual_fetch(line: re.Match[bytes]) -> Fetch:
@@ -50,6 +50,7 @@ def usual_fetch(line: re.Match[bytes]) -> Fetch:
     _modseq_is(fetch, None if modseq is None else within(int(modseq), 0, MAX_63))
     _email_id_is(fetch, None)
     _thread_id_is(fetch, None)
+    _save_date_is(fetch, None)
     _structure_is(fetch, None)
     _bodies_are(fetch, ())
     _others_are(fetch, _NO_OTHERS)
@@ -70,6 +71,7 @@ class _Items:
     modseq: ModSeq | None = None
     email_id: str | None = None
     thread_id: str | None = None
+    save_date: datetime | None = None
     structure: Structure | None = None
 
     def take(self, name: bytes, reader: Reader) -> bool:
@@ -89,6 +91,8 @@ class _Items:
                 self.email_id = _object_id(reader.value())
             case b"THREADID":
                 self.thread_id = _object_id(reader.value())
+            case b"SAVEDATE":
+                self.save_date = _moment(reader.string() or b"")
             case b"BODYSTRUCTURE" | b"BODY":
                 self.structure = _NOT_UNDERSTOOD  # it stays that, if reading on fails
                 self.structure = structure_of(reader.value())
@@ -125,6 +129,7 @@ def read_fetch(number: int, reader: Reader) -> Fetch:
         items.modseq,
         items.email_id,
         items.thread_id,
+        items.save_date,
         items.structure,
         tuple(bodies),
         others,

@@ -159,6 +159,7 @@ class Fetch:
     modseq: ModSeq | None = None
     email_id: str | None = None
     thread_id: str | None = None
+    save_date: datetime | None = None
     structure: Structure | None = None
     bodies: tuple[BodySection, ...] = ()
     others: Mapping[str, object] = field(default_factory=dict)

@@ -97,6 +97,9 @@ class Message(_Record):
     truncated: bool
     complete: bool
     sha256: str | None
+    email_id: str | None
+    thread_id: str | None
+    labels: list[str] | None
 
 
 class EventRecord(_Record):

@@ -50,6 +50,8 @@ class Committed:
     moved: int = 0
     flags: int = 0
     expunged: int = 0
+    known: UidSet = UidSet()
+    """Which UIDs of `known_again` were known; the others are to be fetched."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +76,9 @@ class MessageRow:
     truncated: bool
     complete: bool
     sha256: str | None
+    email_id: str | None = None
+    thread_id: str | None = None
+    labels: tuple[str, ...] | None = None
     expunged: datetime | None = None
 
     def record(self) -> dict[str, Json]:
@@ -97,6 +102,9 @@ class MessageRow:
             "truncated": self.truncated,
             "complete": self.complete,
             "sha256": self.sha256,
+            "email_id": self.email_id,
+            "thread_id": self.thread_id,
+            "labels": None if self.labels is None else list(self.labels),
         }
 
 

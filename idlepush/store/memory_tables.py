@@ -21,9 +21,10 @@ from idlepush.store.spelling import (
     utc,
     utc_or_none,
 )
-from idlepush.sync.changes import Begin, BodySlice, ChangeSet, NewMessage, advance
+from idlepush.sync.changes import Begin, BodySlice, ChangeSet, KnownAgain, NewMessage, advance
 from idlepush.sync.checkpoint import Checkpoint, Quarantine
 from idlepush.sync.events import Event, EventType, Json
+from idlepush.sync.identity import Identity
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +49,7 @@ class Generation:
 
 @dataclass(slots=True, eq=False)
 class Mailbox:
-    """A mailbox, all its generations, and its live rows by their fingerprint."""
+    """A mailbox and all its generations."""
 
     account: str
     name: MailboxName
@@ -58,7 +59,6 @@ class Mailbox:
     looked_at: datetime | None = None
     audited_at: datetime | None = None
     object_id: str | None = None
-    fingerprints: "dict[bytes, list[Row]]" = field(default_factory=dict)
 
     @property
     def generations(self) -> Iterator[Generation]:
@@ -83,6 +83,7 @@ class Row:
     internal_date: datetime | None
     modseq: int | None
     truncated: bool
+    identity: Identity
     body: bytes | None = None
     """The raw message where it is whole and was not swept."""
     part: bytes | None = None
@@ -123,6 +124,9 @@ class Row:
             truncated=self.truncated,
             complete=self.complete,
             sha256=self.sha256,
+            email_id=self.identity.email_id,
+            thread_id=self.identity.thread_id,
+            labels=self.identity.labels,
             expunged=self.expunged,
         )
 
@@ -162,10 +166,11 @@ class Commit:
         current = mailbox.current
         assert current is not None
 
+        known = self._know_again(mailbox, current, change)
         for message in change.new:
             # What this very change set knows to be gone is never introduced.
             if message.uid not in current.live and message.uid not in change.expunged:
-                self._take_in(current, message, mailbox)
+                self._take_in(current, message, mailbox, change.leaving)
         # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
         for part in sorted(change.slices, key=lambda part: (part.uid, part.origin)):
             self._append(current, part)
@@ -177,7 +182,7 @@ class Commit:
             self._forget_older(mailbox)
 
         self._quarantine(current, change)
-        current.checkpoint = advance(current.checkpoint, change)
+        current.checkpoint = advance(current.checkpoint, change, known)
         if change.looked_at is not None:
             mailbox.looked_at = utc(change.looked_at)
         if change.audited_at is not None:
@@ -188,6 +193,7 @@ class Commit:
             moved=self._written.get(EventType.MESSAGE_MOVED, 0),
             flags=self._written.get(EventType.MESSAGE_FLAGS, 0),
             expunged=self._written.get(EventType.MESSAGE_EXPUNGED, 0),
+            known=known,
         )
 
     def gone(self, mailbox: Mailbox, state: str) -> None:
@@ -251,28 +257,57 @@ class Commit:
             mailbox.looked_at = mailbox.audited_at = None
             self._tell(EventType.MAILBOX_NEW, mailbox)
 
-    def _take_in(self, current: Generation, message: NewMessage, mailbox: Mailbox) -> None:
-        row = _known_before(mailbox, message)
+    def _know_again(self, mailbox: Mailbox, current: Generation, change: ChangeSet) -> UidSet:
+        known: list[Uid] = []
+        for message in change.known_again:
+            if message.uid in current.live:
+                continue
+            rows = self._candidates(mailbox, message.identity, message.fingerprint, change.leaving)
+            if rows and (rows[0].identity.email_id is not None or len(rows) == 1):
+                self._move(_best(rows, message.uid), current, message, mailbox)
+                known.append(message.uid)
+        return UidSet.from_uids(known)
+
+    def _take_in(
+        self, current: Generation, message: NewMessage, mailbox: Mailbox, leaving: Mapping[int, UidSet]
+    ) -> None:
+        row = _same(self._candidates(mailbox, message.identity, message.fingerprint, leaving), message)
         if row is None:
             row = self._insert(current, message, mailbox)
             self._tell(EventType.MESSAGE_NEW, mailbox, row, details_of_new(message))
             return
+        self._move(row, current, message, mailbox)
+        if row.body is None and message.body is not None and message.complete:
+            self._keep(row, message)
+            self._tell(EventType.MESSAGE_BODY, mailbox, row, {"sha256": row.sha256})
 
+    def _candidates(
+        self, mailbox: Mailbox, identity: Identity, fingerprint: bytes | None, leaving: Mapping[int, UidSet]
+    ) -> "list[Row]":
+        """Return the rows that may be taken over: of the same identity, or else of the same fingerprint."""
+        places: list[tuple[Generation, UidSet | None]] = [(generation, None) for generation in mailbox.older]
+        places += [(self._tables.generations[number], uids) for number, uids in leaving.items()]
+        rows = [
+            row
+            for generation, uids in places
+            for row in (generation.live.values() if uids is None else generation.among(uids))
+        ]
+        named = [row for row in rows if identity.email_id is not None and row.identity.email_id == identity.email_id]
+        return named or [row for row in rows if fingerprint is not None and row.message.fingerprint == fingerprint]
+
+    def _move(self, row: Row, current: Generation, message: NewMessage | KnownAgain, mailbox: Mailbox) -> None:
         details = details_of_move(
             message.flags,
-            mailbox=mailbox.name.text,
+            mailbox=row.mailbox.name.text,
             uidvalidity=row.generation.checkpoint.uidvalidity,
             uid=row.uid,
         )
         del row.generation.live[row.uid]
-        row.generation, row.uid, row.flags = current, message.uid, message.flags
-        row.size, row.modseq = message.size, message.modseq
+        row.mailbox, row.generation, row.uid, row.flags = mailbox, current, message.uid, message.flags
+        row.size, row.modseq, row.identity = message.size, message.modseq, message.identity
         row.internal_date = utc_or_none(message.internal_date)
         current.live[message.uid] = row
         self._tell(EventType.MESSAGE_MOVED, mailbox, row, details)
-        if row.body is None and message.body is not None and message.complete:
-            self._keep(row, message)
-            self._tell(EventType.MESSAGE_BODY, mailbox, row, {"sha256": row.sha256})
 
     def _insert(self, current: Generation, message: NewMessage, mailbox: Mailbox) -> Row:
         self._tables.last_row += 1
@@ -288,10 +323,10 @@ class Commit:
             internal_date=utc_or_none(message.internal_date),
             modseq=message.modseq,
             truncated=message.truncated,
+            identity=message.identity,
         )
         self._tables.rows[row.number] = row
         current.live[message.uid] = row
-        mailbox.fingerprints.setdefault(message.fingerprint, []).append(row)
         self._keep(row, message)
         return row
 
@@ -332,7 +367,6 @@ class Commit:
         row.expunged = self._now
         row.part = None
         del row.generation.live[row.uid]
-        row.mailbox.fingerprints[row.message.fingerprint].remove(row)
 
     def _forget_older(self, mailbox: Mailbox) -> None:
         older = [row for generation in mailbox.older for row in generation.live.values()]
@@ -372,16 +406,20 @@ class Commit:
         self._tables.events.append(replace(event, position=len(self._tables.events) + 1, details=details))
 
 
-def _known_before(mailbox: Mailbox, message: NewMessage) -> Row | None:
-    """Find the older generations' row that is this message: none where two could be and no body decides."""
-    candidates = [
-        row for row in mailbox.fingerprints.get(message.fingerprint, ()) if row.generation is not mailbox.current
-    ]
+def _best(rows: "list[Row]", uid: Uid) -> Row:
+    """Return the row of the same UID, if there is one: a server that renumbers its UIDVALIDITY alone keeps them."""
+    return min(rows, key=lambda row: (row.uid != uid, row.uid, row.number))
+
+
+def _same(rows: "list[Row]", message: NewMessage) -> Row | None:
+    """Return which of *rows* is this message: none where two could be and neither a name nor a body decides."""
+    if rows and message.identity.email_id is not None and rows[0].identity.email_id == message.identity.email_id:
+        return _best(rows, message.uid)
     if message.body is None or not message.complete:
-        return candidates[0] if len(candidates) == 1 else None
+        return rows[0] if len(rows) == 1 else None
     sha256 = hashlib.sha256(message.body).hexdigest()
-    candidates = [row for row in candidates if row.sha256 in (None, sha256)]
-    return min(candidates, key=lambda row: (row.uid != message.uid, row.uid, row.number), default=None)
+    rows = [row for row in rows if row.sha256 in (None, sha256)]
+    return _best(rows, message.uid) if rows else None
 
 
 def _is_complete(generation: Generation, uid: Uid) -> bool:

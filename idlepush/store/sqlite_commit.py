@@ -14,10 +14,18 @@ from idlepush.imap.types import Flags, ModSeq, Uid, same_flags
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Committed
 from idlepush.store.spelling import details_of_move, details_of_new, sorted_flags
-from idlepush.store.sqlite_bodies import sha256_of
-from idlepush.store.sqlite_rows import flags_from, micros, micros_or_null, spell_addresses, spell_flags, spell_holes
+from idlepush.store.sqlite_recognition import Known, Recognition
+from idlepush.store.sqlite_rows import (
+    flags_from,
+    micros,
+    micros_or_null,
+    spell_addresses,
+    spell_flags,
+    spell_holes,
+    spell_identity,
+)
 from idlepush.store.sqlite_transaction import Mailbox, Transaction, add_mailbox, mailbox_of
-from idlepush.sync.changes import Begin, BodySlice, ChangeSet, NewMessage, advance
+from idlepush.sync.changes import Begin, BodySlice, ChangeSet, KnownAgain, NewMessage, advance
 from idlepush.sync.checkpoint import Checkpoint
 from idlepush.sync.events import EventType, Json
 
@@ -29,7 +37,6 @@ _ADVANCE: Final = "UPDATE generation SET high = ?, holes = ?, modseq = ?, alive 
 _COUNT_OLDER: Final = "UPDATE generation SET alive = alive + ? WHERE id = ?"
 _LOOKED_AT: Final = "UPDATE mailbox SET looked_at = ? WHERE id = ?"
 _AUDITED_AT: Final = "UPDATE mailbox SET audited_at = ? WHERE id = ?"
-_OLDER_ALIVE: Final = "SELECT 1 FROM generation WHERE mailbox = ? AND id <> ? AND alive > 0 LIMIT 1"
 
 _QUARANTINE: Final = (
     "INSERT OR REPLACE INTO quarantine (generation, uid, reason, tries, next_try) VALUES (?, ?, ?, ?, ?)"
@@ -52,14 +59,6 @@ _LIVE_OLDER: Final = """
     WHERE message.mailbox = ? AND message.generation <> ? AND message.expunged IS NULL
     ORDER BY message.uid, message.id
 """
-# The row of the same UID first: a server that renumbers its UIDVALIDITY alone keeps them.
-_SAME_FINGERPRINT: Final = """
-    SELECT message.id, message.generation, generation.uidvalidity, message.uid, message.complete, message.body,
-           message.sha256
-    FROM message JOIN generation ON generation.id = message.generation
-    WHERE message.mailbox = ? AND message.fingerprint = ? AND message.generation <> ? AND message.expunged IS NULL
-    ORDER BY message.uid <> ?, message.uid, message.id
-"""
 _FLAGS_OF: Final = """
     SELECT id, flags FROM message WHERE mailbox = ? AND uid = ? AND generation = ? AND expunged IS NULL
 """
@@ -67,11 +66,13 @@ _FLAGS_OF: Final = """
 _INSERT_MESSAGE: Final = """
     INSERT INTO message (
         mailbox, generation, uid, fingerprint, message_id, subject, sender, recipients, date, internal_date, size,
-        flags, modseq, found_by, truncated, complete, body, sha256
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        flags, modseq, found_by, truncated, complete, body, sha256, email_id, thread_id, labels
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _MOVE: Final = """
-    UPDATE message SET generation = ?, uid = ?, flags = ?, modseq = ?, size = ?, internal_date = ? WHERE id = ?
+    UPDATE message SET mailbox = ?, generation = ?, uid = ?, flags = ?, modseq = ?, size = ?, internal_date = ?,
+           email_id = ?, thread_id = ?, labels = ?
+    WHERE id = ?
 """
 _TAKE_BODY: Final = "UPDATE message SET body = ?, sha256 = ?, complete = 1, truncated = ? WHERE id = ?"
 _SET_BODY: Final = "UPDATE message SET body = ? WHERE id = ?"
@@ -93,8 +94,8 @@ def commit(transaction: Transaction, change: ChangeSet) -> Committed:
 
 
 @dataclass(slots=True)
-class _Known:
-    """A live row, as far as a commit needs it."""
+class _Row:
+    """A live row, as far as what is done to it needs."""
 
     id: int
     generation: int
@@ -125,6 +126,7 @@ class _Commit:
         assert generation is not None
         assert checkpoint is not None
 
+        known = self._know_again(generation, checkpoint.uidvalidity) if change.known_again else UidSet()
         if change.new:
             self._take_in(generation, checkpoint.uidvalidity)
         # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
@@ -138,13 +140,14 @@ class _Commit:
             self._expunge(self._db.execute(_LIVE_OLDER, (self._mailbox.id, generation)).fetchall())
 
         self._quarantine(generation)
-        self._advance(generation, checkpoint)
+        self._advance(generation, checkpoint, known)
         return Committed(
             position=self._transaction.position,
             new=self._told[EventType.MESSAGE_NEW],
             moved=self._told[EventType.MESSAGE_MOVED],
             flags=self._told[EventType.MESSAGE_FLAGS],
             expunged=self._told[EventType.MESSAGE_EXPUNGED],
+            known=known,
         )
 
     # ---- generations and the checkpoint
@@ -162,8 +165,8 @@ class _Commit:
         else:
             self._tell(EventType.MAILBOX_RESET, begin.uidvalidity, {"uidvalidity_before": before.uidvalidity})
 
-    def _advance(self, generation: int, before: Checkpoint) -> None:
-        after = advance(before, self._change)
+    def _advance(self, generation: int, before: Checkpoint, known: UidSet) -> None:
+        after = advance(before, self._change, known)
         more = self._alive.pop(generation, 0)
         if more or after != before:  # what changes nothing writes nothing
             self._db.execute(_ADVANCE, (after.high, spell_holes(after.holes), after.modseq, more, generation))
@@ -193,17 +196,17 @@ class _Commit:
         uids = [message.uid for message in new]
         there = self._db.execute(_LIVE_UIDS, (self._mailbox.id, min(uids), max(uids), generation))
         passed_over = {uid for (uid,) in there}
-        is_reset = self._db.execute(_OLDER_ALIVE, (self._mailbox.id, generation)).fetchone() is not None
+        recognition = Recognition(self._db, self._mailbox.id, generation, self._change.leaving)
         for message in new:
             # What this very change set knows to be gone is never introduced.
             if message.uid in passed_over or message.uid in self._change.expunged:
                 continue
             passed_over.add(message.uid)
-            before = self._known_before(generation, message) if is_reset else None
+            before = recognition.of(message)
             if before is None:
                 self._insert(generation, uidvalidity, message)
             else:
-                self._move(before, generation, uidvalidity, message)
+                self._take_over(before, generation, uidvalidity, message)
             self._alive[generation] += 1
 
     def _insert(self, generation: int, uidvalidity: int, message: NewMessage) -> None:
@@ -216,7 +219,7 @@ class _Commit:
                 *(headers.subject, spell_addresses(headers.sender), spell_addresses(headers.to)),
                 *(micros_or_null(headers.date), micros_or_null(message.internal_date), message.size),
                 *(spell_flags(message.flags), message.modseq, message.found_by.value),
-                *(message.truncated, message.complete, body, sha256),
+                *(message.truncated, message.complete, body, sha256, *spell_identity(message.identity)),
             ),
         ).lastrowid
         self._tell(EventType.MESSAGE_NEW, uidvalidity, details_of_new(message), number, message.uid)
@@ -229,38 +232,42 @@ class _Commit:
             return self._bodies.store(message.body)
         return self._bodies.begin(message.body), None
 
-    def _known_before(self, generation: int, message: NewMessage) -> _Known | None:
-        """Find the older generations' row that is this message: none where two could be and no body decides."""
-        found = self._db.execute(
-            _SAME_FINGERPRINT, (self._mailbox.id, message.fingerprint, generation, message.uid)
-        ).fetchall()
-        rows = [(_Known(*columns), sha256) for *columns, sha256 in found]
-        if message.body is None or not message.complete:
-            return rows[0][0] if len(rows) == 1 else None
-        if not rows:
-            return None
-        mine = sha256_of(message.body)
-        return next((row for row, sha256 in rows if sha256 is None or sha256 == mine), None)
+    def _know_again(self, generation: int, uidvalidity: int) -> UidSet:
+        """Take over what is known without its body; return which UIDs that were."""
+        recognition = Recognition(self._db, self._mailbox.id, generation, self._change.leaving)
+        known: list[Uid] = []
+        for message in self._change.known_again:
+            if self._live(generation, message.uid) is not None:
+                continue
+            before = recognition.of_known_again(message)
+            if before is not None:
+                self._move(before, generation, uidvalidity, message)
+                self._alive[generation] += 1
+                known.append(message.uid)
+        return UidSet.from_uids(known)
 
-    def _move(self, row: _Known, generation: int, uidvalidity: int, message: NewMessage) -> None:
-        """Take a row of an older generation over into this one: it keeps its id and, where it has one, its body."""
-        self._db.execute(
-            _MOVE,
-            (
-                *(generation, message.uid, spell_flags(message.flags), message.modseq),
-                *(message.size, micros_or_null(message.internal_date), row.id),
-            ),
-        )
-        self._alive[row.generation] -= 1
-        details = details_of_move(message.flags, mailbox=self._mailbox.name, uidvalidity=row.uidvalidity, uid=row.uid)
-        self._tell(EventType.MESSAGE_MOVED, uidvalidity, details, row.id, message.uid)
-
+    def _take_over(self, row: Known, generation: int, uidvalidity: int, message: NewMessage) -> None:
+        """Take a row over as `_move` does, and the body where it has none."""
+        self._move(row, generation, uidvalidity, message)
         if message.body is not None and message.complete and not (row.complete and row.body is not None):
             body, sha256 = self._bodies.store(message.body)
             self._db.execute(_TAKE_BODY, (body, sha256, message.truncated, row.id))
             if row.body is not None:
                 self._bodies.drop(row.body)
             self._tell_body(uidvalidity, row.id, message.uid, sha256)
+
+    def _move(self, row: Known, generation: int, uidvalidity: int, message: NewMessage | KnownAgain) -> None:
+        """Take a row of another generation over into this one: it keeps its id and, where it has one, its body."""
+        self._db.execute(
+            _MOVE,
+            (
+                *(self._mailbox.id, generation, message.uid, spell_flags(message.flags), message.modseq),
+                *(message.size, micros_or_null(message.internal_date), *spell_identity(message.identity), row.id),
+            ),
+        )
+        self._alive[row.generation] -= 1
+        details = details_of_move(message.flags, mailbox=row.mailbox_name, uidvalidity=row.uidvalidity, uid=row.uid)
+        self._tell(EventType.MESSAGE_MOVED, uidvalidity, details, row.id, message.uid)
 
     # ---- long bodies
 
@@ -284,9 +291,9 @@ class _Commit:
             self._bodies.drop(body)
         self._tell_body(uidvalidity, row.id, part.uid, sha256)
 
-    def _live(self, generation: int, uid: int) -> _Known | None:
+    def _live(self, generation: int, uid: int) -> _Row | None:
         found = self._db.execute(_LIVE_BETWEEN, (self._mailbox.id, uid, uid, generation)).fetchone()
-        return None if found is None else _Known(*found)
+        return None if found is None else _Row(*found)
 
     # ---- flags and expunges
 
@@ -303,7 +310,7 @@ class _Commit:
 
     def _expunge(self, found: Iterable[tuple[Any, ...]]) -> None:
         for columns in found:
-            row = _Known(*columns)
+            row = _Row(*columns)
             self._db.execute(_EXPUNGE, (self._transaction.now, row.id))
             # What has come of a body that will never be whole goes with the row; a whole one is left to `sweep`.
             if row.body is not None and not row.complete:

@@ -12,6 +12,7 @@ from idlepush.store.base import AccountRow, MessageRow
 from idlepush.store.spelling import spell_id, utc
 from idlepush.sync.checkpoint import Checkpoint, Hole
 from idlepush.sync.events import Event, EventType, FoundBy, Json
+from idlepush.sync.identity import Identity
 from idlepush.sync.message import Address
 
 # Made once: json.dumps() with settings makes one each time, which takes longer than the spelling.
@@ -24,7 +25,7 @@ MESSAGE_COLUMNS: Final = """
     message.id, mailbox.account, mailbox.name, generation.uidvalidity, message.uid, message.message_id,
     message.subject, message.sender, message.recipients, message.date, message.internal_date, message.size,
     message.flags, message.modseq, message.found_by, message.truncated, message.complete, message.sha256,
-    message.expunged
+    message.email_id, message.thread_id, message.labels, message.expunged
 """
 
 # AUTOINCREMENT keeps the last position here, which is one page less a commit than a counter of our own.
@@ -74,6 +75,12 @@ def spell_addresses(addresses: Iterable[Address]) -> str:
     return spell_json([[one.name, one.address] for one in addresses])
 
 
+def spell_identity(identity: Identity) -> tuple[str | None, str | None, str | None]:
+    """Spell the columns email_id, thread_id and labels."""
+    labels = None if identity.labels is None else spell_json(identity.labels)
+    return identity.email_id, identity.thread_id, labels
+
+
 def spell_holes(holes: Iterable[Hole]) -> str:
     """Spell holes in their order."""
     return spell_json([[hole.first, hole.last, hole.found_by.value] for hole in holes])
@@ -95,7 +102,8 @@ def message_from(columns: tuple[Any, ...]) -> MessageRow:
     """Read a row that begins with MESSAGE_COLUMNS."""
     number, account, mailbox, uidvalidity, uid, *rest = columns
     message_id, subject, sender, recipients, date, internal_date, size, *rest = rest
-    flags, modseq, found_by, truncated, complete, sha256, expunged, *_ = rest
+    flags, modseq, found_by, truncated, complete, sha256, *rest = rest
+    email_id, thread_id, labels, expunged, *_ = rest
     return MessageRow(
         id=spell_id(number),
         account=account,
@@ -115,6 +123,9 @@ def message_from(columns: tuple[Any, ...]) -> MessageRow:
         truncated=bool(truncated),
         complete=bool(complete),
         sha256=None if sha256 is None else sha256.hex(),
+        email_id=email_id,
+        thread_id=thread_id,
+        labels=None if labels is None else tuple(json.loads(labels)),
         expunged=moment_or_none(expunged),
     )
 

@@ -5,13 +5,16 @@ the message; an empty mail is believed when it is empty twice. Five servers answ
 expunged just now (`faults.md`, b9); whether it is still there is for the presence check to say, not for this.
 """
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from idlepush.imap.responses import BodySection, Fetch
 from idlepush.imap.types import Uid
-from idlepush.sync.changes import NewMessage
+from idlepush.sync.changes import KnownAgain, NewMessage
 from idlepush.sync.events import FoundBy
+from idlepush.sync.identity import identity_of
 from idlepush.sync.message import fingerprint, header_of, headers_of
 
 _EMPTY: Final = (0, 0)
@@ -75,6 +78,37 @@ def judge(
         complete=whole or header_only,
         truncated=header_only and not rules.headers_only,
         modseq=said.modseq,
+        identity=identity_of(said),
+    )
+
+
+def told_apart(answers: Iterable[Fetch]) -> tuple[KnownAgain, ...]:
+    """Return what an older generation may know again of *answers*, a window of a reset: a listing, or headers.
+
+    Only what has a name, or a header with a Message-ID that no other message of the window has as well.
+    """
+    found = [one for said in answers if (one := _known_again(said)) is not None]
+    counts = Counter(one.fingerprint for one in found)
+    return tuple(one for one in found if one.identity.email_id is not None or counts[one.fingerprint] == 1)
+
+
+def _known_again(said: Fetch) -> KnownAgain | None:
+    if said.uid is None or said.flags is None or said.size is None:
+        return None
+    identity, section = identity_of(said), _section(said)
+    key = None
+    if section is not None and section.data and headers_of(section.data).message_id is not None:
+        key = fingerprint(header_of(section.data), said.size, said.internal_date)
+    if identity.email_id is None and key is None:
+        return None
+    return KnownAgain(
+        uid=said.uid,
+        flags=said.flags,
+        internal_date=said.internal_date,
+        size=said.size,
+        modseq=said.modseq,
+        identity=identity,
+        fingerprint=key,
     )
 
 

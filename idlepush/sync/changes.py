@@ -13,6 +13,7 @@ from idlepush.imap.types import Flags, MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine, fill
 from idlepush.sync.events import FoundBy
+from idlepush.sync.identity import NO_IDENTITY, Identity
 from idlepush.sync.message import Headers
 
 
@@ -37,6 +38,24 @@ class NewMessage:
     complete: bool = True
     truncated: bool = False
     modseq: ModSeq | None = None
+    identity: Identity = NO_IDENTITY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownAgain:
+    """A message that may be one of an older generation's, told by its identity or its fingerprint, without its body.
+
+    If exactly one such row is left there (with an identity: if there is any), it goes on under this UID.
+    """
+
+    uid: Uid
+    flags: Flags
+    internal_date: datetime | None
+    size: int
+    modseq: ModSeq | None
+    identity: Identity
+    fingerprint: bytes | None
+    """None where only the identity may tell."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +85,9 @@ class ChangeSet:
     `generation` is the one these changes were made for (None only together with `begin` of a mailbox never seen);
     a store refuses any other with StaleGeneration. `accounted` are UIDs that leave their holes; `holes` are new
     ones; `high`, where given, is the new mark (never lowered unless `rewind`). `released` UIDs leave quarantine.
+    Those of `known_again` that are known leave their holes, the others stay.
+    `leaving` are UIDs, by generation, that are gone from other mailboxes and not expunged there yet: what turns out
+    to be one of them was moved.
     `forget_older` expunges what is left of older generations. `urgent` commits go before bulk ones.
 
     `modseq` is the new mod-sequence up to which flags and expunges are in; `forget_modseq` says that there is none any
@@ -78,10 +100,12 @@ class ChangeSet:
     generation: int | None
     begin: Begin | None = None
     new: tuple[NewMessage, ...] = ()
+    known_again: tuple[KnownAgain, ...] = ()
     slices: tuple[BodySlice, ...] = ()
     flags: Mapping[Uid, Flags] = field(default_factory=dict)
     modseqs: Mapping[Uid, ModSeq] = field(default_factory=dict)
     expunged: UidSet = UidSet()
+    leaving: Mapping[int, UidSet] = field(default_factory=dict)
     quarantined: Mapping[Uid, Quarantine] = field(default_factory=dict)
     released: UidSet = UidSet()
     accounted: UidSet = UidSet()
@@ -102,9 +126,9 @@ class ChangeSet:
         return sum(len(message.body or b"") for message in self.new) + sum(len(part.data) for part in self.slices)
 
 
-def advance(checkpoint: Checkpoint, change: ChangeSet) -> Checkpoint:
-    """Return the checkpoint that holds once *change* is committed."""
-    holes = fill(checkpoint.holes, change.accounted)
+def advance(checkpoint: Checkpoint, change: ChangeSet, known: UidSet = UidSet()) -> Checkpoint:
+    """Return the checkpoint that holds once *change* is committed and *known* were known again."""
+    holes = fill(checkpoint.holes, change.accounted | known)
     if change.holes:
         # A UID stands in one hole only; the older hole keeps it, and with it what its message will say.
         known = UidSet.from_ranges((hole.first, hole.last) for hole in holes)

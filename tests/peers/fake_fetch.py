@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tests.peers.fake import FakeImap
 
 _ITEM = re.compile(r"BODY(\.PEEK)?\[([^\]]*)\](?:<(\d+)\.(\d+)>)?|[A-Z0-9.]+", re.IGNORECASE)
-_ATTRIBUTES: Final = frozenset({"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "EMAILID", "MODSEQ"})
+_ATTRIBUTES: Final = frozenset({"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "EMAILID", "THREADID", "MODSEQ"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +95,8 @@ def _spell_attribute(server: "FakeImap", name: str, message: Message) -> bytes:
             text = quoted(message.internaldate)
         case "RFC822.SIZE":
             text = str(server.announced_sizes.get(message.uid, len(message.raw)))
+        case "THREADID":
+            text = "NIL"
         case "MODSEQ":
             text = f"({message.modseq})"
         case _:

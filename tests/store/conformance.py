@@ -37,6 +37,7 @@ from tests.store.making import (
     shown_alike,
     told,
 )
+from tests.store.recognition import KnownAgainAfterAReset, MovedBetweenMailboxes
 
 NEW, BODY, FLAGS = EventType.MESSAGE_NEW, EventType.MESSAGE_BODY, EventType.MESSAGE_FLAGS
 MOVED, EXPUNGED = EventType.MESSAGE_MOVED, EventType.MESSAGE_EXPUNGED
@@ -239,6 +240,9 @@ class NewMessages:
             "truncated": False,
             "complete": True,
             "sha256": hashlib.sha256(body).hexdigest(),
+            "email_id": None,
+            "thread_id": None,
+            "labels": None,
         }
         assert found.expunged is None
 
@@ -1236,6 +1240,8 @@ class Retention:
 
 
 class StoreConformance(
+    KnownAgainAfterAReset,
+    MovedBetweenMailboxes,
     GenerationsAndCheckpoints,
     NewMessages,
     Bodies,
