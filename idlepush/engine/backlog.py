@@ -33,13 +33,15 @@ async def fill_holes(look: Look, mirror: Mirror, holes: Sequence[Hole]) -> None:
     if not existing:
         await look.commit(mirror, accounted=wanted)
         return
+    further = UidSet()
     if mirror.older_alive:
-        known = await recognize(look, mirror, existing)
-        existing = existing - known
+        # Of a window, what is left is fetched before the next window is looked at.
+        window, known = await recognize(look, mirror, existing)
+        further = existing - window
+        existing, wanted = window - known, wanted.above(window.first - 1) - known
         if not existing:
             await look.commit(mirror, accounted=wanted)
             return
-        wanted = wanted - known
     batch = await _batch(look, existing)
     if len(batch) == 1 and look.memory.failures.get(batch.first, 0) >= TRIES:
         await _bisect(look, mirror, batch, "the connection was lost whenever it was asked for")
@@ -58,7 +60,7 @@ async def fill_holes(look: Look, mirror: Mirror, holes: Sequence[Hole]) -> None:
     look.memory.in_flight = UidSet()
     look.memory.lists_first = False
     look.memory.window = min(WINDOW, look.memory.window * 2)
-    _tell_progress(look, mirror, (existing - batch) | left)
+    _tell_progress(look, mirror, (existing - batch) | left | further)
 
 
 async def _surveyed(look: Look, wanted: UidSet) -> UidSet:

@@ -21,15 +21,17 @@ _HEADER: Final = 8 * 1024
 """Octets that a header may well have."""
 
 
-async def recognize(look: Look, mirror: Mirror, existing: UidSet) -> UidSet:
-    """Take over what is known again among the newest of *existing*; return which UIDs that were."""
+async def recognize(look: Look, mirror: Mirror, existing: UidSet) -> tuple[UidSet, UidSet]:
+    """Take over what is known again among the newest of *existing*; return these, and which of them were known."""
     session = look.session
     window = existing.newest(WINDOW if session.names_messages else HEADERS_WINDOW)
     items = session.listing_items if session.names_messages else session.header_items
     try:
         answers = await look.timed(Phase.FETCH, session.fetch(window, items, octets=len(window) * _HEADER, settle=True))
     except Refused:
-        return UidSet()  # it is fetched in the usual way, which finds the one that is to blame
+        return window, UidSet()  # it is fetched in the usual way, which finds the one that is to blame
     present = await session.search(window)
     candidates = told_apart(said for uid, said in answers.items() if Uid(uid) in present)
-    return (await look.commit(mirror, known_again=candidates)).known if candidates else UidSet()
+    if not candidates:
+        return window, UidSet()
+    return window, (await look.commit(mirror, known_again=candidates)).known
