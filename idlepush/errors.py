@@ -15,6 +15,7 @@ IdlepushError
 │   ├── StoreLocked            another service owns it
 │   ├── StoreFull              the disk is full: stop fetching, try again until there is space
 │   └── StaleGeneration        the mailbox was reset while its changes were on their way: look again
+├── SinkFailed               a sink cannot take events now: it waits, and begins again; the mirror goes on
 ├── ConfigError              the configuration is missing, unreadable or wrong: exit 2
 └── LocalProtocolError       we broke the RFC: a bug of ours
 
@@ -134,6 +135,10 @@ class StoreFull(StoreError):
 
 class StaleGeneration(StoreError):
     """The commit was made for a generation that is not the mailbox's current one."""
+
+
+class SinkFailed(IdlepushError):
+    """A sink could not take what it was given."""
 
 
 class ConfigError(IdlepushError):

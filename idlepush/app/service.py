@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from idlepush.app.chores import judge, sweep
 from idlepush.app.clock import utc_now
+from idlepush.app.deliveries import Deliveries
 from idlepush.app.fleet import Fleet
 from idlepush.app.standing import Standing
 from idlepush.app.token import Token
@@ -86,8 +87,15 @@ class Service:
             count=self.metrics.alerted,
         )
         self.systemd = Systemd(environment)
+        self.deliveries = Deliveries(store, self.observe, self._dice)
+        self.metrics.measure_sinks(self.deliveries.cursors)
         # The health first: the others read off what it has made of an observation.
-        self._readers: Sequence[Observe] = (self.health, self.metrics, self._standing, *readers)
+        self._readers: Sequence[Observe] = (
+            self.health,
+            self.metrics,
+            self._standing,
+            *readers,
+        )
         self.fleet = Fleet(self._supervisor, self.observe)
         self._chores: list[Chore] = [
             self._standing.keep,
@@ -142,6 +150,7 @@ class Service:
         paused = {row.name for row in await self.store.accounts() if row.state == State.PAUSED}
         self._expect(self.config.accounts)
         self.fleet.begin(tasks, self.config.accounts, paused)
+        self.deliveries.begin(tasks, self.config.accounts)
         # Every loop says that it starts; a disk that is full already is found out by writing that down.
         await anyio.lowlevel.checkpoint()
         await self._standing.write()
@@ -178,6 +187,7 @@ class Service:
             now=utc_now,
             environment=self._environment,
             logins=self._logins,
+            tell_delimiter=self.deliveries.learn,
         )
         return Supervisor(Watch(settings, around), self.observe, self._dice, self._environment)
 
@@ -246,6 +256,7 @@ class Service:
     async def _go_on_with(self, config: Config) -> None:
         before, self.config = self.config, config
         self._expect(config.accounts)
+        await self.deliveries.change(config.accounts)
         self._forget(await self.fleet.change(config.accounts))
         log = structlog.get_logger()
         if changed := [name for name in _NEED_RESTART if getattr(before, name) != getattr(config, name)]:

@@ -155,6 +155,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     inherited = from_store | {key: defaults[key] for key in defaults.keys() - broken["defaults"]}
     accounts = main.accounts(inherited, excused=broken["defaults"])
     main.plain_secrets(*_plain_secrets(main))
+    main.maildirs(accounts, {}, store)
     main.close()
     assert store
     assert http
@@ -167,7 +168,7 @@ def load(path: Path, environment: Mapping[str, str]) -> Config:
     drop_ins, failed = _drop_ins(path.parent / "accounts.d")
     for file in drop_ins:
         try:
-            added = _Document.read(file, environment).drop_in(inherited, owners)
+            added = _Document.read(file, environment).drop_in(inherited, owners, accounts, store)
         except ConfigError as error:
             failed.append(Problem(file, tuple(str(error).splitlines())))
             continue
@@ -310,7 +311,13 @@ class _Document:
         }
         return {name: account for name, account in found.items() if account is not None}
 
-    def drop_in(self, inherited: Mapping[str, Any], owners: Mapping[str, Path]) -> dict[str, AccountSettings]:
+    def drop_in(
+        self,
+        inherited: Mapping[str, Any],
+        owners: Mapping[str, Path],
+        others: Mapping[str, AccountSettings],
+        store: StoreSettings,
+    ) -> dict[str, AccountSettings]:
         """Return the accounts of a file of `accounts.d`.
 
         Raises:
@@ -325,8 +332,29 @@ class _Document:
         for name in self.raw("accounts").keys() & owners.keys():
             self.mistaken(("accounts", name), f"this account is defined in {spelling.printable(str(owners[name]))}")
         self.plain_secrets(*_plain_secrets(self))
+        self.maildirs(accounts, others, store)
         self.close()
         return accounts
+
+    def maildirs(
+        self,
+        accounts: Mapping[str, AccountSettings],
+        others: Mapping[str, AccountSettings],
+        store: StoreSettings | None,
+    ) -> None:
+        """Refuse a Maildir of these accounts that is another account's too, within another one, or has the store."""
+        taken = {account.maildir: name for name, account in others.items() if account.maildir is not None}
+        database = None if store is None else store.path
+        for name, account in accounts.items():
+            if account.maildir is None:
+                continue
+            at, maildir = ("accounts", name, "maildir"), account.maildir
+            owner = next((owner for other, owner in taken.items() if _overlap(other, maildir)), None)
+            if owner is not None:
+                self.mistaken(at, f"this folder is, or is within, or holds that of the account {owner}")
+            if database is not None and _overlap(database, maildir):
+                self.mistaken(at, "the store is in this folder; a Maildir needs one of its own")
+            taken[maildir] = name
 
     def _account(
         self, name: str, own: dict[str, Any], inherited: Mapping[str, Any], excused: Collection[str]
@@ -403,6 +431,11 @@ class _Document:
             raise ConfigError("\n".join(dict.fromkeys(self.sentence(mistake) for mistake in ordered)))
 
 
+def _overlap(one: Path, other: Path) -> bool:
+    one, other = Path(os.path.normpath(one)), Path(os.path.normpath(other))
+    return one.is_relative_to(other) or other.is_relative_to(one)
+
+
 def _unreadable(file: Path, error: Exception) -> str:
     reason = error.strerror.lower() if isinstance(error, OSError) and error.strerror else type(error).__name__
     return f"{spelling.printable(str(file))}: cannot be read: {reason}"
@@ -450,8 +483,9 @@ def _anchor_account(table: dict[str, Any], document: _Document) -> dict[str, Any
     anchored = dict(table)
     if "password" in table:
         anchored["password"] = _anchor_secret(table["password"], document)
-    if isinstance(table.get("tls_ca"), str):
-        anchored["tls_ca"] = document.anchor(table["tls_ca"])
+    for key in ("tls_ca", "maildir"):
+        if isinstance(table.get(key), str):
+            anchored[key] = document.anchor(table[key])
     return anchored
 
 

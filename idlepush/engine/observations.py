@@ -288,6 +288,44 @@ class StoreTrouble:
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkReady:
+    """A sink takes events, from here on or again."""
+
+    event: ClassVar[str] = "sink.ready"
+    account: str
+    sink: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivered:
+    """A sink took events."""
+
+    event: ClassVar[str] = "sink.delivered"
+    account: str
+    sink: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkTrouble:
+    """A sink could not take events; it begins again soon. The mirror goes on."""
+
+    event: ClassVar[str] = "sink.trouble"
+    account: str
+    sink: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkStopped:
+    """A sink is not configured any more."""
+
+    event: ClassVar[str] = "sink.stopped"
+    account: str
+    sink: str
+
+
 Observation = (
     StateChanged
     | Connecting
@@ -312,5 +350,9 @@ Observation = (
     | FeatureDistrusted
     | ServerAlert
     | StoreTrouble
+    | SinkReady
+    | Delivered
+    | SinkTrouble
+    | SinkStopped
 )
 Observe = Callable[[Observation], None]

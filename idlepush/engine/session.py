@@ -5,6 +5,7 @@ mailbox. A UID that a command in flight asked for is an answer, every other one 
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -343,6 +344,15 @@ class Session:
 
         await self._connection.run(Ask(commands.list_("", pattern), claim))
         return found
+
+    async def delimiter(self) -> str | None:
+        """Return what separates the levels of a mailbox's name here; None where names have no levels."""
+        # An empty pattern asks for nothing else (RFC 9051 section 6.3.9).
+        for pattern in ("", "INBOX"):
+            with suppress(Refused):
+                for entry in await self.list(pattern):
+                    return entry.delimiter
+        return None
 
     async def lists(self, mailbox: MailboxName) -> bool:
         """Tell whether the server lists *mailbox* as one that can be selected."""

@@ -231,6 +231,12 @@ class AccountSettings(Settings):
         examples=["50MiB"],
     )
 
+    maildir: FilePath | None = Field(
+        default=None,
+        description="A folder that is kept as a Maildir++ of this account, beside the mirror.",
+        examples=["mail/alice"],
+    )
+
     @field_validator("port", mode="before")
     @classmethod
     def _port_by_tls(cls, port: object, info: ValidationInfo) -> object:

@@ -92,6 +92,8 @@ class Surroundings:
     environment: Mapping[str, str]
     logins: LoginLimit
     dial: Dial = dial_tcp
+    tell_delimiter: Callable[[str, str | None], None] = lambda _account, _delimiter: None
+    """Whoever names something by an account's mailboxes is told what separates the levels of their names."""
 
 
 class Watch:
@@ -174,6 +176,8 @@ class Watch:
         return session
 
     async def _watch(self, session: Session) -> None:
+        if self.settings.maildir is not None:
+            self._around.tell_delimiter(self.settings.name, await session.delimiter())
         mailboxes = Mailboxes(await choose_mailboxes(session, self.settings.mailboxes), anyio.current_time())
         source = WakeSource.RECONNECT
         while not self._stopping:

@@ -205,6 +205,10 @@ class Reader(Protocol):
         """
         ...
 
+    async def cursor(self, sink: str, account: str) -> int | None:
+        """Return the position up to which *sink* has *account*'s events, None where it never had any."""
+        ...
+
     async def accounts(self) -> Sequence[AccountRow]:
         """Return every account ever stored, by name."""
         ...
@@ -266,6 +270,10 @@ class Store(Reader, Protocol):
 
         A mailbox never seen is written down only where it gets a *state*.
         """
+        ...
+
+    async def move_cursor(self, position: int, sink: str, account: str) -> None:
+        """Write down that *sink* has all of *account*'s events up to *position*; `purge` forgets it."""
         ...
 
     async def set_account(self, row: AccountRow) -> None:

@@ -77,6 +77,11 @@ class MemoryStore:
         known.state = state or known.state
         known.object_id = object_id or known.object_id
 
+    async def move_cursor(self, position: int, sink: str, account: str) -> None:
+        """See `Store.move_cursor`."""
+        await anyio.lowlevel.checkpoint()
+        self._tables.cursors[sink, account] = position
+
     async def set_account(self, row: AccountRow) -> None:
         """See `Store.set_account`."""
         await anyio.lowlevel.checkpoint()
@@ -116,6 +121,8 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         self._tables.accounts.pop(account, None)
         self._tables.alerts.pop(account, None)
+        for cursor in [cursor for cursor in self._tables.cursors if cursor[1] == account]:
+            del self._tables.cursors[cursor]
         for key in [key for key in self._tables.mailboxes if key[0] == account]:
             for generation in self._tables.mailboxes.pop(key).generations:
                 del self._tables.generations[generation.id]
@@ -193,6 +200,11 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         while len(self._tables.events) <= position:
             await self._moved_on.wait()
+
+    async def cursor(self, sink: str, account: str) -> int | None:
+        """See `Reader.cursor`."""
+        await anyio.lowlevel.checkpoint()
+        return self._tables.cursors.get((sink, account))
 
     async def accounts(self) -> Sequence[AccountRow]:
         """See `Reader.accounts`."""

@@ -137,6 +137,7 @@ class Tables:
 
     accounts: dict[str, AccountRow] = field(default_factory=dict)
     alerts: dict[str, AlertRow] = field(default_factory=dict)
+    cursors: dict[tuple[str, str], int] = field(default_factory=dict)
     mailboxes: dict[tuple[str, MailboxName], Mailbox] = field(default_factory=dict)
     generations: dict[int, Generation] = field(default_factory=dict)
     rows: dict[int, Row] = field(default_factory=dict)

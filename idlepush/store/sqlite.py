@@ -76,6 +76,10 @@ class SqliteStore(SqliteReader):
             lambda transaction: sqlite_mailboxes.note(transaction, account, mailbox, state, object_id)
         )
 
+    async def move_cursor(self, position: int, sink: str, account: str) -> None:
+        """See `Store.move_cursor`."""
+        await self._writer.write(lambda transaction: sqlite_upkeep.move_cursor(transaction, position, sink, account))
+
     async def set_account(self, row: AccountRow) -> None:
         """See `Store.set_account`."""
         await self._writer.write(lambda transaction: sqlite_upkeep.set_account(transaction, row), urgent=True)

@@ -57,6 +57,7 @@ _BODY_OF: Final = """
 """
 
 _EVENTS: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE position > ? ORDER BY position LIMIT ?"
+_CURSOR: Final = "SELECT position FROM cursor WHERE sink = ? AND account = ?"
 _ACCOUNTS: Final = "SELECT name, state, since, class, reason, details FROM account ORDER BY name"
 _MAILBOXES: Final = """
     SELECT mailbox.account, mailbox.name, mailbox.raw, mailbox.state, current.uidvalidity, current.holes,
@@ -161,6 +162,11 @@ class SqliteReader:
         """See `Reader.wait_beyond`; another process is asked five times a second."""
         while await self.position() <= position:  # noqa: ASYNC110 - nothing tells of another process's commits
             await anyio.sleep(POLL_SECONDS)
+
+    async def cursor(self, sink: str, account: str) -> int | None:
+        """See `Reader.cursor`."""
+        found = await self._first(_CURSOR, (sink, account))
+        return None if found is None else int(found[0])
 
     async def accounts(self) -> Sequence[AccountRow]:
         """See `Reader.accounts`."""

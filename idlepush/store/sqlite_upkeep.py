@@ -1,4 +1,4 @@
-"""What is written to SQLite beside change sets: accounts, and what retention takes away.
+"""What is written to SQLite beside change sets: accounts, how far the sinks are, and what retention takes away.
 
 Retention works in steps of bounded size, a transaction each, so that no push waits behind a year of old mail. A step
 returns whether there is more to do; killed between two of them, the next sweep or purge does the rest.
@@ -20,6 +20,8 @@ _ACCOUNT: Final = "SELECT name, state, since, class, reason, details FROM accoun
 _SET_ACCOUNT: Final = """
     INSERT OR REPLACE INTO account (name, state, since, class, reason, details) VALUES (?, ?, ?, ?, ?, ?)
 """
+
+_MOVE_CURSOR: Final = "INSERT OR REPLACE INTO cursor (sink, account, position) VALUES (?, ?, ?)"
 
 # Bodies whose last row was expunged before the moment: nobody live refers to them, and nobody who went since.
 _OLD_BODIES: Final = """
@@ -74,6 +76,11 @@ def set_account(transaction: Transaction, row: AccountRow) -> None:
         transaction.tell(EventType.ACCOUNT_STATE, row.name, details)
 
 
+def move_cursor(transaction: Transaction, position: int, sink: str, account: str) -> None:
+    """See `Store.move_cursor`."""
+    transaction.db.execute(_MOVE_CURSOR, (sink, account, position))
+
+
 def sweep_step(transaction: Transaction, sweep: Sweep) -> bool:
     """Take away some of what `Store.sweep` is to; return whether there may be more."""
     return _sweep_bodies(transaction, micros_or_null(sweep.bodies_before)) or _sweep_rows(
@@ -86,6 +93,7 @@ def purge_begin(transaction: Transaction, account: str) -> None:
     transaction.db.execute("UPDATE mailbox SET generation = NULL WHERE account = ?", (account,))
     transaction.db.execute("DELETE FROM account WHERE name = ?", (account,))
     transaction.db.execute("DELETE FROM alert WHERE account = ?", (account,))
+    transaction.db.execute("DELETE FROM cursor WHERE account = ?", (account,))
 
 
 def purge_step(transaction: Transaction, account: str) -> bool:

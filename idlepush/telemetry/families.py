@@ -23,6 +23,8 @@ OK: Final = "ok"
 ASKED: Final = "asked"
 """A session that was ended on purpose."""
 CONNECTION_STATES: Final = ("connecting", "working", "idling", "waiting")
+SINKS: Final = ("maildir",)
+DELIVERY_OUTCOMES: Final = ("ok", "failed")
 ALERT_KINDS: Final = ("trouble", "resolved")
 ALERT_OUTCOMES: Final = ("sent", "failed")
 
@@ -117,6 +119,15 @@ class Families:
             per_account=False,
         )
         self.counted += [self.wake_to_commit, self.sync, self.commits, self.alerts]
+        self.deliveries = Counter(
+            PREFIX + "sink_deliveries_total",
+            "Events that sinks took, and times that they failed.",
+            ["sink", "outcome"],
+            [(sink, outcome) for sink in SINKS for outcome in DELIVERY_OUTCOMES],
+        )
+        self.sink_lag = Gauge(
+            PREFIX + "sink_lag_events", "Events of the log that a sink has yet to see.", ["sink"], together=max
+        )
         self.up = Gauge(PREFIX + "account_up", "1 where the account is watched or polled.", together=sum)
         self.state = Gauge(PREFIX + "account_state", "1 for the state the account is in.", ["state"], together=sum)
         self.score = Gauge(PREFIX + "health_score", "From 0 (parked) to 100 (all is well).", together=min)

@@ -13,6 +13,7 @@ What is wrong with an account is a list of findings, each with a score and a sen
        80  messages could not be had and were set aside                       a day has passed without a new try
     -- below 80: warning ---------------------------------------------------------------------------------------------
        75  reconnecting at once, after a session that was of use              it is watched or polled again
+       70  a sink takes no events; the mirror goes on                         it takes them again
        60  a mailbox cannot be looked at, the others can                      it could, or there is a new session
        50  a bug ended a session                                              an hour has passed without another
     -- below 40: critical --------------------------------------------------------------------------------------------
@@ -52,6 +53,9 @@ from idlepush.engine.observations import (
     Quarantined,
     Restarting,
     ServerAlert,
+    SinkReady,
+    SinkStopped,
+    SinkTrouble,
     State,
     StateChanged,
     StoreTrouble,
@@ -218,6 +222,7 @@ class _Account:
     alert: tuple[datetime, str] | None = None
     quarantined: dict[tuple[str, int], datetime] = field(default_factory=dict)
     mailbox_troubles: dict[str, str] = field(default_factory=dict)
+    sink_troubles: dict[str, str] = field(default_factory=dict)
     looked: set[str] = field(default_factory=set)
     remaining: dict[str, int] = field(default_factory=dict)
     looked_at: datetime | None = None
@@ -239,6 +244,8 @@ class _Account:
             yield 10, "nothing was looked at for far too long"
         if self.bug_at is not None and now - self.bug_at < BUG_HELD:
             yield 50, "a bug ended a session; the log has its traceback"
+        for sink, reason in self.sink_troubles.items():
+            yield 70, f"nothing is delivered to its {sink}: {reason}"
         for mailbox, reason in self.mailbox_troubles.items():
             yield 60, f"the mailbox {mailbox} cannot be looked at: {reason}"
         if set_aside := sum(now - at < QUARANTINE_HELD for at in self.quarantined.values()):
@@ -363,6 +370,11 @@ class Health:
                 facts.idle_reason = printable(seen.reason, most=SENTENCE)
             case FeatureDistrusted():
                 facts.distrusted[seen.feature] = (self._now(), printable(seen.reason, most=SENTENCE))
+            case SinkTrouble():
+                facts.sink_troubles[seen.sink] = printable(seen.reason, most=SENTENCE)
+            case SinkReady() | SinkStopped():
+                if facts.sink_troubles.pop(seen.sink, None) is None:
+                    return False
             case ServerAlert():
                 facts.alert = (self._now(), printable(seen.text, most=SENTENCE))
             case _:

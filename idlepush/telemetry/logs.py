@@ -22,6 +22,7 @@ from idlepush.engine.observations import (
     BugFound,
     ConnectFailed,
     Connecting,
+    Delivered,
     Disconnected,
     FeatureDistrusted,
     IdleDistrusted,
@@ -35,6 +36,8 @@ from idlepush.engine.observations import (
     Quarantined,
     Restarting,
     ServerAlert,
+    SinkReady,
+    SinkTrouble,
     StateChanged,
     StoreTrouble,
     Timed,
@@ -51,6 +54,7 @@ LEVELS: Final[Mapping[type[Observation], int]] = {
     IdleRenewed: logging.DEBUG,
     Mirrored: logging.DEBUG,
     Disconnected: logging.DEBUG,
+    Delivered: logging.DEBUG,
     Restarting: logging.DEBUG,
     ConnectFailed: logging.WARNING,
     FeatureDistrusted: logging.WARNING,
@@ -61,6 +65,7 @@ LEVELS: Final[Mapping[type[Observation], int]] = {
     Quarantined: logging.WARNING,
     ServerAlert: logging.WARNING,
     StoreTrouble: logging.ERROR,
+    SinkTrouble: logging.ERROR,
     BugFound: logging.ERROR,
 }
 """All others are INFO."""
@@ -133,7 +138,10 @@ class Logs:
                 return logging.INFO if told else logging.DEBUG
             case Audited():
                 return logging.WARNING if seen.missing or seen.extra or seen.flags else logging.DEBUG
-            case StateChanged() | ServerAlert() if self._is_told_again(seen):
+            case SinkReady():
+                self._told.pop((seen.account, SinkTrouble), None)
+                return logging.INFO
+            case StateChanged() | ServerAlert() | SinkTrouble() if self._is_told_again(seen):
                 return logging.DEBUG
             case StateChanged():
                 return logging.WARNING if seen.state in _TROUBLED else logging.INFO

@@ -10,7 +10,7 @@
 import platform
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, assert_never
@@ -28,6 +28,7 @@ from idlepush.engine.observations import (
     Connected,
     ConnectFailed,
     Connecting,
+    Delivered,
     Disconnected,
     FeatureDistrusted,
     IdleDistrusted,
@@ -42,6 +43,9 @@ from idlepush.engine.observations import (
     Quarantined,
     Restarting,
     ServerAlert,
+    SinkReady,
+    SinkStopped,
+    SinkTrouble,
     State,
     StateChanged,
     StoreTrouble,
@@ -80,6 +84,7 @@ class Metrics(Collector):
         self._ended: dict[str, str] = {}
         self._lags: deque[tuple[float, float]] = deque()
         self._database: Path | None = None
+        self._cursors: Callable[[], Iterable[tuple[str, str, int]]] = tuple
         self.position = 0
         """The log's last position; `follow_log` keeps it."""
         self._families = Families()
@@ -97,7 +102,7 @@ class Metrics(Collector):
         """End *account*'s series: it was removed, and its loop has ended."""
         for known in (self._poll_intervals, self._connections, self._ended):
             known.pop(account, None)
-        for each in self._families.counted:
+        for each in (*self._families.counted, self._families.deliveries):
             each.rows.forget(account)
 
     def _begin(self, account: str) -> None:
@@ -163,6 +168,12 @@ class Metrics(Collector):
                 self._families.alerts_heard.add(account)
             case StoreTrouble():
                 self._families.store_errors.add(account)
+            case Delivered():
+                self._delivered(seen.account, seen.sink, "ok", seen.count)
+            case SinkTrouble():
+                self._delivered(seen.account, seen.sink, "failed", 1)
+            case SinkReady() | SinkStopped():
+                pass  # health knows what is in trouble
             case Backfilling():
                 pass  # health adds it up
             case _:
@@ -204,6 +215,11 @@ class Metrics(Collector):
         if seen.wake_to_commit is not None:
             self._families.wake_to_commit.observe(seen.account, value=seen.wake_to_commit)
 
+    def _delivered(self, account: str, sink: str, outcome: str, count: int) -> None:
+        # Not with all others, when an account begins: most accounts have no sink.
+        self._families.deliveries.rows.open(account)
+        self._families.deliveries.add(account, sink, outcome, by=count)
+
     def alerted(self, kind: str, outcome: str) -> None:
         """Count an alert, of `ALERT_KINDS`, that ended as one of `ALERT_OUTCOMES`."""
         self._families.alerts.add(SERVICE, kind, outcome)
@@ -213,6 +229,10 @@ class Metrics(Collector):
     def measure_files(self, database: Path) -> None:
         """Show the sizes of the store's files from now on."""
         self._database = database
+
+    def measure_sinks(self, cursors: Callable[[], Iterable[tuple[str, str, int]]]) -> None:
+        """Show how far behind the log each sink is: *cursors* are (account, sink, position)."""
+        self._cursors = cursors
 
     async def measure_lag(self) -> None:
         """See how late the event loop wakes those that sleep. For ever."""
@@ -244,6 +264,7 @@ class Metrics(Collector):
         """Yield everything as it stands. Safe in a thread other than the event loop's."""
         for counted in self._families.counted:
             yield counted.family(by_account=self._by_account)
+        yield self._families.deliveries.family(by_account=self._by_account)
         accounts = list(self._health.accounts.values())
         for gauge, numbers in self._gauges(accounts):
             yield gauge.family(numbers, by_account=self._by_account)
@@ -264,6 +285,8 @@ class Metrics(Collector):
         )
         yield families.interval, [((account,), seconds) for account, seconds in list(self._poll_intervals.items())]
         yield families.position, [((), self.position)]
+        behind = [((account, sink), max(0, self.position - at)) for account, sink, at in list(self._cursors())]
+        yield families.sink_lag, behind
         yield families.lag, [((), max((lag for _, lag in list(self._lags)), default=0.0))]
         yield families.octets, _sizes(self._database)
         yield families.free, _free_space(self._database)

@@ -73,6 +73,21 @@ MISTAKES: list[tuple[str, int, str, str]] = [
     ("[store]\nretain_expunge = 1", 2, "store.retain_expunge", "did you mean 'retain_expunged'?"),
     ("[defaults]\n\npoll_intervall = 1\n" + ALICE, 3, "defaults.poll_intervall", "did you mean 'poll_interval'?"),
     ("metrics = { acount_label = true }", 1, "metrics.acount_label", "did you mean 'account_label'?"),
+    # Maildirs
+    (ALICE + "maildir = 1", 5, "accounts.alice.maildir", "expected the path of a file, in quotes"),
+    (ALICE + 'maildir = ""', 5, "accounts.alice.maildir", "must be the path of a file"),
+    (
+        '[store]\nurl = "sqlite:///m/mirror.db"\n' + ALICE + 'maildir = "m"',
+        7,
+        "accounts.alice.maildir",
+        "the store is in this folder; a Maildir needs one of its own",
+    ),
+    (
+        ALICE + 'maildir = "m/a"\n' + ALICE.replace("alice]", "bob]") + 'maildir = "./m//a/.b"',
+        10,
+        "accounts.bob.maildir",
+        "this folder is, or is within, or holds that of the account alice",
+    ),
     # missing keys
     (ALICE.replace("host", "# host"), 1, "accounts.alice.host", 'missing; expected host = "imap.example.org"'),
     ("\n\n" + ALICE.replace("username", "# u"), 3, "accounts.alice.username", "missing; expected username = "),
@@ -627,3 +642,20 @@ def written(value: object) -> str:
     if value is None:
         return "1979-05-27"
     return str(value).lower() if isinstance(value, bool | int | float) else json.dumps(value).replace("\x7f", "")
+
+
+def test_a_maildir_is_relative_to_the_file_it_stands_in(tmp_path: Path) -> None:
+    found = loaded(tmp_path, ALICE + 'maildir = "mail/alice"')
+    assert found.accounts["alice"].maildir == tmp_path / "mail" / "alice"
+
+
+def test_a_dropped_in_account_with_anothers_maildir_is_skipped_alone(tmp_path: Path) -> None:
+    bob = ALICE.replace("alice]", "bob]") + 'maildir = "../mail"\n'
+    write(tmp_path / "accounts.d" / "bob.toml", bob)
+    write(tmp_path / "accounts.d" / "carol.toml", bob.replace("bob]", "carol]").replace("../mail", "../other"))
+    found = loaded(tmp_path, ALICE + 'maildir = "mail"')
+    assert sorted(found.accounts) == ["alice", "carol"]
+    [problem] = found.problems
+    assert problem.sentences[0].endswith(
+        ":5: accounts.bob.maildir: this folder is, or is within, or holds that of the account alice"
+    )

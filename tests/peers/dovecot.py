@@ -359,6 +359,17 @@ class Dovecot:
             count += 1
         return count
 
+    def maildir_of(self, user: str) -> Path:
+        """Return where the user's Maildir is, or will be."""
+        return self.directory / "mail" / user / "Maildir"
+
+    def hand_over(self, user: str) -> None:
+        """Give the user's Maildir, which somebody else wrote, to the owner of all mail."""
+        home = self.directory / "mail" / user
+        for path in (home, *home.rglob("*")):
+            with suppress(FileNotFoundError):  # it was renamed just now
+                os.chown(path, self._mail_uid, self._mail_gid, follow_symlinks=False)
+
     # Looking at it from outside
 
     def imap(self, user: str, password: str = PASSWORD) -> imaplib.IMAP4:

@@ -1127,6 +1127,31 @@ class TheLog:
                     tasks.cancel_scope.cancel()
 
 
+class Cursors:
+    async def test_a_sink_that_never_had_anything_has_no_cursor(self, store: Store) -> None:
+        assert await store.cursor("maildir", "alice") is None
+
+    async def test_a_cursor_is_where_it_was_moved_to_and_its_own(self, store: Store) -> None:
+        await store.move_cursor(5, "maildir", "alice")
+        await store.move_cursor(3, "maildir", "bob")
+        await store.move_cursor(9, "webhook", "alice")
+        await store.move_cursor(7, "maildir", "alice")
+
+        assert await store.cursor("maildir", "alice") == 7
+        assert await store.cursor("maildir", "bob") == 3
+        assert await store.cursor("webhook", "alice") == 9
+        assert await store.position() == 0, "a cursor that moves is no event"
+
+    async def test_purging_an_account_forgets_its_cursors(self, store: Store) -> None:
+        await store.move_cursor(5, "maildir", "alice")
+        await store.move_cursor(3, "maildir", "bob")
+
+        await store.purge("alice")
+
+        assert await store.cursor("maildir", "alice") is None
+        assert await store.cursor("maildir", "bob") == 3
+
+
 class Retention:
     async def test_a_body_is_swept_some_time_after_its_last_message(self, store: Store, clock: Clock) -> None:
         generation = await begin(store)
@@ -1254,6 +1279,7 @@ class StoreConformance(
     Accounts,
     Listings,
     TheLog,
+    Cursors,
     Retention,
 ):
     """All of it; a store's test class inherits this and has a `store` fixture that goes by the `clock` fixture."""

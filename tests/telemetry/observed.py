@@ -7,6 +7,7 @@ from idlepush.engine.observations import (
     Connected,
     ConnectFailed,
     Connecting,
+    Delivered,
     Disconnected,
     Feature,
     FeatureDistrusted,
@@ -22,6 +23,9 @@ from idlepush.engine.observations import (
     Quarantined,
     Restarting,
     ServerAlert,
+    SinkReady,
+    SinkStopped,
+    SinkTrouble,
     State,
     StateChanged,
     StoreTrouble,
@@ -49,6 +53,7 @@ LOST = Disconnected(account="alice", failure_class=FailureClass.NETWORK, reason=
 RESTARTING = Restarting(account="alice", failure_class=FailureClass.NETWORK, reason="gone", delay=1.0)
 CONNECTED = Connected(account="alice", endpoint="h:1", seconds=0.1)
 CONNECTING = Connecting(account="alice")
+SINK_TROUBLE = SinkTrouble(account="alice", sink="maildir", reason="full")
 
 ONE_OF_EACH: dict[type[Observation], Observation] = {
     type(seen): seen
@@ -76,5 +81,9 @@ ONE_OF_EACH: dict[type[Observation], Observation] = {
         FeatureDistrusted(account="alice", feature=Feature.QRESYNC, reason="no"),
         ServerAlert(account="alice", text="closing"),
         StoreTrouble(account="alice", reason="full"),
+        SINK_TROUBLE,
+        SinkReady(account="alice", sink="maildir"),
+        SinkStopped(account="alice", sink="maildir"),
+        Delivered(account="alice", sink="maildir", count=3),
     )
 }

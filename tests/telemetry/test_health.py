@@ -25,6 +25,8 @@ from idlepush.engine.observations import (
     Quarantined,
     Restarting,
     ServerAlert,
+    SinkReady,
+    SinkTrouble,
     State,
     StateChanged,
     StoreTrouble,
@@ -105,6 +107,7 @@ DISK_FULL = (
 BUG = (BugFound(account="alice", trace="…"), stands(State.BACKING_OFF, FailureClass.OTHER, "a bug: KeyError"))
 QUARANTINE = Quarantined(account="alice", mailbox="INBOX", uid=7, reason="refused")
 NO_SUCH = MailboxTrouble(account="alice", mailbox="Work", reason="Work: NO [NOPERM]")
+UNDELIVERED = SinkTrouble(account="alice", sink="maildir", reason="the disk is full")
 LATCHED = FeatureDistrusted(account="alice", feature=Feature.QRESYNC, reason="it vanished what is there")
 DISTRUSTED = IdleDistrusted(account="alice", reason="the server refuses IDLE")
 ALERT = ServerAlert(account="alice", text="The server closes at noon")
@@ -121,6 +124,8 @@ ALERT = ServerAlert(account="alice", text="The server closes at noon")
         ([WATCHING, ALERT], 85, Level.HEALTHY, ("the server says: The server closes at noon",)),
         ([WATCHING, QUARANTINE], 80, Level.HEALTHY, ("1 message was set aside",)),
         ([WATCHING, *DROPPED], 75, Level.WARNING, ("reconnecting: the server said BYE",)),
+        ([WATCHING, UNDELIVERED], 70, Level.WARNING, ("nothing is delivered to its maildir: the disk is full",)),
+        ([WATCHING, UNDELIVERED, SinkReady(account="alice", sink="maildir")], 100, Level.HEALTHY, ()),
         ([WATCHING, NO_SUCH], 60, Level.WARNING, ("the mailbox Work cannot be looked at: Work: NO [NOPERM]",)),
         ([*BUG, WATCHING], 50, Level.WARNING, ("a bug ended a session; the log has its traceback",)),
         ([WATCHING, *THROTTLED], 30, Level.CRITICAL, ("throttled: slow down",)),
@@ -139,6 +144,8 @@ ALERT = ServerAlert(account="alice", text="The server closes at noon")
         "an alert of the server is shown, not feared",
         "a message set aside is shown, not feared",
         "a reconnect is a warning",
+        "a sink that takes nothing is a warning",
+        "a sink that takes events again is well",
         "a mailbox that cannot be looked at is a warning",
         "a bug is a warning after the account is well again",
         "throttled is critical",

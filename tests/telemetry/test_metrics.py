@@ -20,11 +20,14 @@ from idlepush.engine.observations import (
     Audited,
     Connected,
     ConnectFailed,
+    Delivered,
     Disconnected,
     MailboxTrouble,
     Mirrored,
     Observation,
     Phase,
+    SinkReady,
+    SinkStopped,
     State,
     StateChanged,
     Timed,
@@ -39,7 +42,7 @@ from idlepush.sync.events import FoundBy
 from idlepush.telemetry.health import Health
 from idlepush.telemetry.metrics import Metrics
 from tests.peers.virtual import VirtualLoop, virtual_time
-from tests.telemetry.observed import CONNECTED, CONNECTING, LOST, ONE_OF_EACH, RESTARTING, looked, stands
+from tests.telemetry.observed import CONNECTED, CONNECTING, LOST, ONE_OF_EACH, RESTARTING, SINK_TROUBLE, looked, stands
 
 NOW = datetime(2026, 11, 21, 20, 0, tzinfo=UTC)
 
@@ -48,7 +51,7 @@ PROMISED = {
     "wakes_total", "wake_to_commit_seconds_bucket", "sync_seconds_bucket", "messages_total", "fetched_bytes_total",
     "idle_renewals_total", "silent_idle_total", "poll_interval_seconds", "backfill_remaining_messages",
     "last_commit_timestamp_seconds", "event_position", "alerts_total", "loop_lag_seconds",
-    "store_commit_seconds_bucket", "store_bytes", "build_info",
+    "store_commit_seconds_bucket", "store_bytes", "build_info", "sink_lag_events", "sink_deliveries_total",
 }  # fmt: skip
 
 
@@ -86,13 +89,19 @@ def scraped() -> Scraped:
     return Scraped()
 
 
-BEFORE: dict[type[Observation], tuple[Observation, ...]] = {Disconnected: (CONNECTED,), ConnectFailed: (CONNECTING,)}
+BEFORE: dict[type[Observation], tuple[Observation, ...]] = {
+    Disconnected: (CONNECTED,),
+    ConnectFailed: (CONNECTING,),
+    SinkReady: (SINK_TROUBLE,),
+    SinkStopped: (SINK_TROUBLE,),
+}
 
 
 def test_every_metric_promised_is_there_after_one_of_each_observation(scraped: Scraped, tmp_path: Path) -> None:
     assert set(ONE_OF_EACH) == set(get_args(Observation))
     scraped.metrics.expect("alice", poll_interval=300)
     scraped.metrics.measure_files(tmp_path / "mirror.db")
+    scraped.metrics.measure_sinks(lambda: [("alice", "maildir", 0)])
     scraped.sees(*ONE_OF_EACH.values())
     assert {spelled.partition("{")[0] for spelled in scraped.samples} >= PROMISED
 
@@ -116,6 +125,21 @@ def test_what_an_audit_found_is_counted_as_missed_by_push_and_poll(scraped: Scra
     assert scraped['messages_total{account="alice",change="expunged",found_by="audit"}'] == 2
     assert scraped['audits_total{account="alice"}'] == 1
     assert scraped['last_audit_timestamp_seconds{account="alice"}'] > 0
+
+
+def test_sinks_are_told_apart_and_an_account_without_one_has_no_row(scraped: Scraped) -> None:
+    scraped.metrics.expect("bob", poll_interval=300)
+    scraped.metrics.position = 12
+    scraped.metrics.measure_sinks(lambda: [("alice", "maildir", 5)])
+    scraped.sees(Delivered(account="alice", sink="maildir", count=3), SINK_TROUBLE)
+    ours = {key: value for key, value in scraped.samples.items() if key.startswith("sink_")}
+    assert ours == {
+        'sink_deliveries_total{account="alice",outcome="ok",sink="maildir"}': 3,
+        'sink_deliveries_total{account="alice",outcome="failed",sink="maildir"}': 1,
+        'sink_lag_events{account="alice",sink="maildir"}': 7,
+    }
+    scraped.metrics.forget("alice")
+    assert not [key for key in scraped.samples if key.startswith("sink_deliveries")]
 
 
 def test_both_formats_are_well_formed(scraped: Scraped) -> None:
@@ -290,7 +314,7 @@ def test_the_series_of_an_account_are_bounded_whatever_a_server_says(scraped: Sc
             Connected(account="alice", endpoint=hostile, seconds=1),
             StateChanged(account="alice", state=State.PARKED, failure_class=FailureClass.OTHER, reason=hostile),
         )
-    assert len(scraped.samples) == before < 230
+    assert len(scraped.samples) == before < 240
 
 
 def test_an_account_costs_less_than_a_tenth_of_its_connection() -> None:
