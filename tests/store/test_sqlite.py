@@ -811,3 +811,8 @@ async def test_no_statement_walks_through_all_messages_or_bodies(
     assert not [step for step in plan if re.match(r"SCAN (message|body|body_chunk|gone|event)\b", step)], plan
     if "_listing" in name and "message" in sql:
         assert not [step for step in plan if "ORDER BY" in step], "a page is read, not sorted"
+
+
+def test_migrations_are_numbered_without_a_gap_and_none_twice() -> None:
+    numbers = [number for number, _ in bundled_migrations()]
+    assert numbers == list(range(1, len(numbers) + 1))
