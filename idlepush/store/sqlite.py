@@ -56,6 +56,9 @@ class SqliteStore(SqliteReader):
 
     async def commit(self, change: ChangeSet) -> Committed:
         """Apply *change*; see `Store.commit`."""
+        if any(part.final for part in change.slices):
+            while await self._writer.write(lambda transaction: sqlite_commit.catch_up(transaction, change)):
+                pass
         return await self._writer.write(
             lambda transaction: sqlite_commit.commit(transaction, change), urgent=change.urgent, octets=change.octets
         )
@@ -96,11 +99,18 @@ class SqliteStore(SqliteReader):
         """See `Store.sweep`."""
         while await self._writer.write(lambda transaction: sqlite_upkeep.sweep_step(transaction, sweep)):
             pass
+        await self._clear()
 
     async def purge(self, account: str) -> None:
         """See `Store.purge`."""
         await self._writer.write(lambda transaction: sqlite_upkeep.purge_begin(transaction, account))
         while await self._writer.write(lambda transaction: sqlite_upkeep.purge_step(transaction, account)):
+            pass
+        await self._clear()
+
+    async def _clear(self) -> None:
+        """Take away the long bodies that nothing refers to any more."""
+        while await self._writer.write(lambda transaction: transaction.bodies.clear_step()):
             pass
 
     async def wait_beyond(self, position: int) -> None:

@@ -93,6 +93,24 @@ def commit(transaction: Transaction, change: ChangeSet) -> Committed:
     return _Commit(transaction, mailbox, change).apply()
 
 
+def catch_up(transaction: Transaction, change: ChangeSet) -> bool:
+    """Hash some of a long body that *change* makes whole and that was begun before a restart; see `Bodies.catch_up`.
+
+    Return whether there is more: until there is none, the commit would take as long as the body is long.
+    """
+    mailbox = mailbox_of(transaction.db, change.account, change.mailbox)
+    if mailbox is None or change.generation is None:
+        return False
+    for part in change.slices:
+        found = transaction.db.execute(_LIVE_BETWEEN, (mailbox.id, part.uid, part.uid, change.generation)).fetchone()
+        row = None if found is None else _Row(*found)
+        if not part.final or row is None or row.complete or row.body is None:
+            continue
+        if transaction.bodies.catch_up(row.body):
+            return True
+    return False
+
+
 @dataclass(slots=True)
 class _Row:
     """A live row, as far as what is done to it needs."""

@@ -32,8 +32,10 @@ from idlepush.store import (
 )
 from idlepush.store.base import Sweep
 from idlepush.store.sqlite import SqliteStore, open_reader, open_store
+from idlepush.store.sqlite_bodies import CHUNK, STEP
 from idlepush.store.sqlite_open import bundled_migrations
 from idlepush.store.sqlite_thread import store_error
+from idlepush.store.sqlite_transaction import Transaction
 from tests.store.conformance import StoreConformance
 from tests.store.making import (
     INBOX,
@@ -716,6 +718,68 @@ class TestBodiesAtRest:
 
         assert asked(path, "SELECT count(*) FROM body") == [(1,)]
         assert asked(path, "SELECT count(*), sum(length(data)) FROM body_chunk") == [(3, 600_000)]
+        assert is_sound(path)
+
+    async def test_a_long_body_begun_before_a_restart_is_hashed_in_steps_that_pushes_pass(
+        self, path: Path, clock: Clock
+    ) -> None:
+        body = os.urandom(20 * CHUNK * STEP // 8)
+        cut = len(body) - CHUNK
+        async with open_store(path, clock=clock) as store:
+            generation = await begin(store)
+            await store.commit(changes(generation, new=(message(1, body[:CHUNK], complete=False),)))
+            await store.commit(changes(generation, slices=(part(1, CHUNK, body[CHUNK:cut]),)))
+
+        async with open_store(path, clock=clock) as store:
+            order: list[str] = []
+
+            async def finish() -> None:
+                await store.commit(changes(generation, slices=(part(1, cut, body[cut:], final=True),)))
+                order.append("whole")
+
+            async def push() -> None:
+                await store.commit(changes(generation, new=(message(2, b"push"),), urgent=True))
+                order.append("push")
+
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(finish)
+                await anyio.sleep(0)
+                tasks.start_soon(push)
+            assert order == ["push", "whole"]
+            assert await raw(store, (await row(store, 1)).id) == body
+            assert (await row(store, 1)).sha256 == hashlib.sha256(body).hexdigest()
+
+    async def test_a_slice_that_was_rolled_back_is_not_in_the_hash(self, path: Path, clock: Clock) -> None:
+        async with open_store(path, clock=clock) as store:
+            generation = await begin(store)
+            await store.commit(changes(generation, new=(message(1, b"head ", complete=False),)))
+            [(body,)] = asked(path, "SELECT id FROM body")
+
+            def broken(transaction: Transaction) -> None:
+                transaction.bodies.append(int(str(body)), b"lies ")
+                raise ValueError("rolled back")
+
+            with pytest.raises(ValueError, match="rolled back"):
+                await store._writer.write(broken)
+            await store.commit(changes(generation, slices=(part(1, 5, b"true "),)))
+            await store.commit(changes(generation, slices=(part(1, 10, b"tail", final=True),)))
+
+            assert (await row(store, 1)).sha256 == hashlib.sha256(b"head true tail").hexdigest()
+
+    async def test_a_long_body_that_equals_another_is_taken_away_in_steps(self, store: SqliteStore, path: Path) -> None:
+        generation = await begin(store)
+        body = os.urandom(CHUNK * (2 * STEP + 3))
+        await store.commit(changes(generation, new=(message(1, body), message(2, body[:CHUNK], complete=False))))
+        await store.commit(changes(generation, slices=(part(2, CHUNK, body[CHUNK:], final=True),)))
+        assert (await row(store, 1)).sha256 == (await row(store, 2)).sha256
+
+        before = store.transactions
+        await store.sweep(Sweep(bodies_before=None, rows_before=None))
+
+        assert store.transactions - before > 3
+        assert asked(path, "SELECT count(*), sum(chunks) FROM body") == [(1, 2 * STEP + 3)]
+        assert asked(path, "SELECT count(*) FROM body_chunk") == [(2 * STEP + 3,)]
+        assert await raw(store, (await row(store, 2)).id) == body
         assert is_sound(path)
 
     async def test_bodies_are_compressed_where_that_helps(self, store: SqliteStore, path: Path) -> None:
