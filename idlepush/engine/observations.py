@@ -40,6 +40,7 @@ class WakeSource(StrEnum):
     """What led to a look."""
 
     PUSH = "push"
+    NOTIFY = "notify"
     POLL = "poll"
     RENEWAL = "renewal"
     RECONNECT = "reconnect"
@@ -134,11 +135,12 @@ class Woken:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """All is done: the session waits, `idling` or for the next poll."""
+    """All is done: the session waits, `idling` or for the next poll; `notified` of the other mailboxes, too."""
 
     event: ClassVar[str] = "account.waiting"
     account: str
     idling: bool
+    notified: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -211,6 +213,35 @@ class MailboxReset:
     event: ClassVar[str] = "mailbox.reset"
     account: str
     mailbox: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxGone:
+    """A mailbox that was mirrored is not there any more, or cannot be selected (`state`)."""
+
+    event: ClassVar[str] = "mailbox.gone"
+    account: str
+    mailbox: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxRenamed:
+    """A mailbox that was mirrored as `before` is called `mailbox` now."""
+
+    event: ClassVar[str] = "mailbox.renamed"
+    account: str
+    mailbox: str
+    before: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MailboxesDoubted:
+    """The list of mailboxes could not be had, or is not believed: those known before are watched on."""
+
+    event: ClassVar[str] = "mailboxes.doubted"
+    account: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +373,9 @@ Observation = (
     | Backfilling
     | Audited
     | MailboxReset
+    | MailboxGone
+    | MailboxRenamed
+    | MailboxesDoubted
     | MailboxTrouble
     | Quarantined
     | IdleRenewed

@@ -6,7 +6,7 @@ mailbox. A UID that a command in flight asked for is an answer, every other one 
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -15,6 +15,7 @@ import idlepush
 from idlepush.engine.connection import Ask, Connection, IdleEnd, connect
 from idlepush.engine.dial import Dial, Endpoint, dial_tcp
 from idlepush.engine.observations import Feature
+from idlepush.engine.refusals import failure_class_of
 from idlepush.engine.sasl import Challenges, Login, login_command, scrubber
 from idlepush.engine.wake import Wake
 from idlepush.engine.whole import Collector, ask_whole
@@ -50,6 +51,7 @@ from idlepush.imap.types import MAX_UID, Flags, MailboxName, ModSeq, Uid, UidVal
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.identity import identity_items
 from idlepush.sync.mailboxes import UNSELECTABLE
+from idlepush.sync.status import Elsewhere, MailboxStatus
 from idlepush.sync.view import Changed, Heard, View, merged
 
 SLICE: Final = 262_144
@@ -73,6 +75,8 @@ class Session:
         self.capabilities: frozenset[str] = frozenset()
         self.server: Mapping[str, str] = {}
         self.view: View | None = None
+        self.elsewhere: Elsewhere | None = None
+        """Hints about other mailboxes; None: the server was not asked for any."""
         self.alerts: list[str] = []
         self.connect_seconds = 0.0
         self.login_seconds = 0.0
@@ -163,7 +167,7 @@ class Session:
     # Hints
 
     def _has_hints(self) -> bool:
-        return self.view is not None and bool(self.view.heard)
+        return (self.view is not None and bool(self.view.heard)) or bool(self.elsewhere)
 
     def _heard(self, said: Untagged) -> bool:
         match said:
@@ -173,6 +177,8 @@ class Session:
                 self.capabilities = names
             case Condition(code=Code("ALERT"), text=text):
                 self.alerts = [*self.alerts[-9:], self._connection.scrub(text)]
+            case _ if self.elsewhere is not None and self.elsewhere.hear(said):
+                return True
             case _:
                 return self.view is not None and self.view.hear(said)
         return False
@@ -270,6 +276,16 @@ class Session:
             if refused.command not in ("ENABLE", "COMPRESS"):
                 raise
 
+    async def run(self, *asked: Ask) -> Sequence[Completion]:
+        """Send *asked* in one write; see `Connection.run`."""
+        return await self._connection.run(*asked)
+
+    def unavailable(self, mailbox: MailboxName, said: Completion) -> MailboxUnavailable:
+        """Return the trouble that a NO to a question about *mailbox* is."""
+        code = said.code.name if said.code else None
+        sentence = f"{mailbox}: the server answers {said.status}: {self._connection.scrub(said.text)}"
+        return MailboxUnavailable(sentence, failure_class=failure_class_of(code, said.text))
+
     # Mailboxes
 
     async def examine(self, mailbox: MailboxName, *, since: tuple[UidValidity, ModSeq] | None = None) -> View:
@@ -307,17 +323,18 @@ class Session:
         self.view = fresh
         return fresh
 
-    async def status(self, mailbox: MailboxName) -> "MailboxStatus":
+    async def status(self, mailbox: MailboxName) -> MailboxStatus:
         """Ask how a mailbox stands without selecting it.
 
         Raises:
             MailboxUnavailable: the server refuses it.
         """
-        answers: dict[str, int | str] = {}
+        found = MailboxStatus()
 
         def claim(said: Untagged) -> bool:
+            nonlocal found
             if isinstance(said, StatusReply) and said.mailbox == mailbox:
-                answers.update(said.items)
+                found = found.updated(MailboxStatus.of(said))
                 return True
             return False
 
@@ -326,12 +343,7 @@ class Session:
             await self._connection.run(Ask(commands.status(mailbox, items), claim))
         except Refused as refused:
             raise _unavailable(mailbox, refused) from None
-        return MailboxStatus(
-            messages=_number(answers.get("MESSAGES")),
-            uidnext=_uid(answers.get("UIDNEXT")),
-            uidvalidity=_uidvalidity(answers.get("UIDVALIDITY")),
-            modseq=_modseq(answers.get("HIGHESTMODSEQ")),
-        )
+        return found
 
     async def list(self, pattern: str | bytes = "*") -> Sequence[ListEntry]:
         """Return the mailboxes that match *pattern*, a text or the server's own spelling."""
@@ -480,16 +492,6 @@ class Session:
         await self._connection.aclose()
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxStatus:
-    """What STATUS said; None where it did not."""
-
-    messages: int | None
-    uidnext: Uid | None
-    uidvalidity: UidValidity | None
-    modseq: ModSeq | None = None
-
-
 class _Selection:
     """Collects what EXAMINE answers; a number said twice counts as it was said last.
 
@@ -636,10 +638,6 @@ def _joined(before: Fetch, said: Fetch) -> Fetch:
 
 def _unavailable(mailbox: MailboxName, refused: Refused) -> MailboxUnavailable:
     return MailboxUnavailable(f"{mailbox}: {refused}", failure_class=refused.failure_class)
-
-
-def _number(value: int | str | None) -> int | None:
-    return value if isinstance(value, int) else None
 
 
 def _uid(value: int | str | None) -> Uid | None:

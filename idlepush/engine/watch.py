@@ -1,20 +1,22 @@
 """Watch one account: one session from login to its end, in which its mailboxes are synchronized and then waited for.
 
-    open ─▶ look at every mailbox ─▶ ┌ look at the first ─ at the others, when due ─ wait ┐ ─▶ …
-                                     └────────────────────── for ever ────────────────────┘
+    open ─▶ ┌ read the list, when due ─ look at whatever changed ─ select the one that idles ─ wait ┐ ─▶ …
+            └───────────────────────────────────── for ever ──────────────────────────────────────────┘
 
-The first mailbox is the one that idles; the others are asked by STATUS each `poll_interval`, and looked at where that
-differs from what is mirrored. A backlog is worked off in turns of a few seconds, newest first, between which
-everybody is looked at, so that new mail never waits for old. Every IDLE renewal is a new EXAMINE: a full look that
-proves the push, or finds what it kept back.
+The first mailbox is the one that idles: the first that the configuration names, INBOX where a pattern means many. The
+others are told of by NOTIFY where the server has it (`notify`), and in any case asked for by LIST-STATUS, or STATUS,
+each `poll_interval` (`following`); they are looked at where that differs from what is mirrored, those that lost
+messages before those that got some: a message that was moved is seen leaving before it arrives. A backlog is worked
+off in turns of a few seconds, newest first, between which everybody is looked at, so that new mail never waits for
+old. Every IDLE renewal is a new EXAMINE: a full look that proves the push, or finds what it kept back.
 
 Nothing is retried here. `Watch` outlives its sessions, because what was learned of the server (IDLE that is mute, a
 window it died of) is worth keeping; `session` runs one of them and raises what ended it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
@@ -23,19 +25,19 @@ import anyio
 from idlepush.engine.audit import is_due
 from idlepush.engine.connection import IdleEnd
 from idlepush.engine.dial import Dial, dial_tcp
+from idlepush.engine.following import Following
+from idlepush.engine.idling import Idling
 from idlepush.engine.latches import Latches
 from idlepush.engine.limits import LoginLimit
-from idlepush.engine.login import choose_mailboxes, log_in
-from idlepush.engine.look import Done, Look, Mailbox, Memory
+from idlepush.engine.login import log_in
+from idlepush.engine.look import Done, Look, Mailbox
+from idlepush.engine.notify import Notify
 from idlepush.engine.observations import (
     Connected,
     Connecting,
     Disconnected,
-    IdleDistrusted,
     IdleRenewed,
-    IdleWasSilent,
     Looked,
-    MailboxTrouble,
     Observe,
     Phase,
     ServerAlert,
@@ -46,35 +48,27 @@ from idlepush.engine.observations import (
     WakeSource,
     Woken,
 )
-from idlepush.engine.session import SLICE, MailboxStatus, Session
+from idlepush.engine.session import SLICE, Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import synchronize
 from idlepush.engine.wake import Wake
-from idlepush.errors import FailureClass, IdleTimedOut, MailboxUnavailable, Trouble
+from idlepush.errors import IdleTimedOut, MailboxUnavailable, Trouble
 from idlepush.imap.types import MailboxName, ModSeq, UidValidity
-from idlepush.store.base import Mirror, Store
+from idlepush.store.base import Store
 from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
 
-INBOX: Final = MailboxName(b"INBOX")
 TURN: Final = 2.0
 """Seconds of backlog before everybody else is looked at again."""
 TOLERANCE: Final = 0.5
 """Seconds by which a poll may come early: better than another wait for the rest."""
-DISTRUST: Final = 3600.0
-"""Seconds for which IDLE is not tried again after it failed."""
 OWN_LOGINS_PER_SECOND: Final = 0.2
 OWN_LOGIN_BURST: Final = 10
 """One account's own share of the host's patience: a server that drops every session is not hammered for it."""
-SHORT_IDLE: Final = 10.0
-"""An IDLE that the server ends earlier than this, without a word, is a failure."""
-FAILED_IDLES: Final = 3
-SHORTEST_RENEW: Final = 60.0
-"""Seconds: what `idle_renew` may be learned down to where connections are forgotten on the way (NAT)."""
-MOST_SILENCES: Final = 2
 
 _FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
     WakeSource.PUSH: FoundBy.PUSH,
+    WakeSource.NOTIFY: FoundBy.PUSH,
     WakeSource.POLL: FoundBy.POLL,
     WakeSource.RENEWAL: FoundBy.POLL,
     WakeSource.RECONNECT: FoundBy.RECONNECT,
@@ -96,6 +90,20 @@ class Surroundings:
     """Whoever names something by an account's mailboxes is told what separates the levels of their names."""
 
 
+@dataclass(slots=True)
+class _Rounds:
+    """What a session remembers from one round to the next."""
+
+    examined_at: float = -math.inf
+    """When the one that idles was examined last."""
+    polled_at: float = -math.inf
+    """When the list was read last."""
+    told: set[MailboxName] = field(default_factory=set)
+    """Those the server says have changed."""
+    backlog: set[MailboxName] = field(default_factory=set)
+    """Those with older messages still to be mirrored."""
+
+
 class Watch:
     """One account. `wake` says look; `stop` ends the running session at its next quiet moment."""
 
@@ -107,16 +115,13 @@ class Watch:
         self.state = State.STARTING
         self._around = around
         self._stopping = False
-        self._memories: dict[MailboxName, Memory] = {}
-        self._absent: set[MailboxName] = set()
         self._latches = Latches(settings.name, around.observe)
         self._own_logins = LoginLimit(OWN_LOGINS_PER_SECOND, OWN_LOGIN_BURST)
         self._winner: str | None = None
-        self._idle_renew = min(settings.idle_renew, settings.proof_interval)  # a renewal is the proof
-        self._idle_failures = 0
-        self._silences = 0
-        self._idle_end = IdleEnd.WAKE
-        self._idle_again_at = -math.inf
+        self._following = Following(settings, around.store, around.observe)
+        self._notify = Notify(self._latches)
+        self._idling = Idling(settings, around.observe)
+        self._rounds = _Rounds()
         self._rules = BodyRules(
             headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
         )
@@ -142,8 +147,9 @@ class Watch:
             await self._watch(session)
         except Trouble as error:
             trouble = error
+            self._notify.lost(error)
             if isinstance(error, IdleTimedOut):
-                self._learn_from_idle(error)
+                self._idling.timed_out(error)
             raise
         finally:
             with anyio.CancelScope(shield=True):
@@ -176,104 +182,159 @@ class Watch:
         return session
 
     async def _watch(self, session: Session) -> None:
+        self._rounds = _Rounds()
         if self.settings.maildir is not None:
             self._around.tell_delimiter(self.settings.name, await session.delimiter())
-        mailboxes = Mailboxes(await choose_mailboxes(session, self.settings.mailboxes), anyio.current_time())
         source = WakeSource.RECONNECT
         while not self._stopping:
             self._around.observe(Woken(account=self.settings.name, source=source))
-            await self._look_at_first(session, mailboxes, source)
-            await self._look_at_others(session, mailboxes, source)
+            await self._round(session, source)
             self._pass_alerts_on(session)
             self._settled(session)
-            if not mailboxes.backlog:
-                source = await self._wait(session, mailboxes)
+            if not self._rounds.backlog:
+                source = await self._wait(session)
             else:
                 # The next turn is no reconnect any more: all flags were compared, all others asked.
                 source = WakeSource.OPERATOR if self.wake.take() else WakeSource.POLL
 
-    # Looking
-
-    async def _look_at_first(self, session: Session, mailboxes: "Mailboxes", source: WakeSource) -> None:
-        """Look at the mailbox that idles; where it cannot be had, the next one takes its place."""
-        first = mailboxes.first
-        now = anyio.current_time()
-        is_fresh = source is not WakeSource.PUSH or session.view is None or session.view.mailbox != first
-        pushed = session.view is not None and session.view.heard.exists
-        try:
-            done = await self._look(session, first, source, fresh=is_fresh)
-        except MailboxUnavailable as unavailable:
-            await self._lost(session, first, unavailable)
-            if not mailboxes.give_way():
-                raise
-            return
-        if is_fresh:
-            mailboxes.examined_at = now
-        mailboxes.note(first, done)
-        if source is WakeSource.RENEWAL:
-            self._judge_push(first, silent=done.new > 0 and not pushed)
-
-    async def _look_at_others(self, session: Session, mailboxes: "Mailboxes", source: WakeSource) -> None:
-        """Ask how the others stand, when it is time, and look at those that changed or have a backlog."""
-        now = anyio.current_time()
-        is_due = source is not WakeSource.PUSH and (
-            source in (WakeSource.RECONNECT, WakeSource.OPERATOR)
-            or now >= mailboxes.polled_at + self.settings.poll_interval - TOLERANCE
-        )
+    async def _round(self, session: Session, source: WakeSource) -> None:
+        """Bring everything that changed up to its server, and have the one that idles selected in the end."""
+        following, rounds = self._following, self._rounds
+        # What was heard speaks of the mailbox as it is selected: it is looked into before another one is.
+        has_looked = source is WakeSource.PUSH or self._has_hints(session)
+        if has_looked:
+            await self._look_at(session, following.first, source)
+        names_changed = await self._take_hints(session)
+        is_due = names_changed or self._is_poll_due(source)
         if is_due:
-            mailboxes.polled_at = now
-        left_first = False
-        for name in mailboxes.others:
-            if not (is_due or name in mailboxes.backlog):
-                continue
-            look_source = source if source is WakeSource.RECONNECT else WakeSource.POLL
-            try:
-                if name not in mailboxes.backlog and not await self._has_changed(session, name):
-                    continue
-                left_first = True
-                mailboxes.note(name, await self._look(session, name, look_source, fresh=True))
-            except MailboxUnavailable as unavailable:
-                await self._lost(session, name, unavailable)
-                mailboxes.backlog.discard(name)
+            await self._read(session)
+        fallen, others = await self._changed(polled=is_due)
+        first = [following.first]
+        if has_looked or (source is WakeSource.NOTIFY and (fallen or others)):
+            first = []
+        order = [*first, *fallen, *others] if self._has_hints(session) else [*fallen, *first, *others]
+        for name in order:
+            await self._look_at(session, name, source)
             if self._stopping:
                 return
-        if left_first and not mailboxes.backlog:
-            await self._look_at_first(session, mailboxes, WakeSource.POLL)
+        if _selected(session) != following.first and not rounds.backlog:
+            await self._look_at(session, following.first, WakeSource.POLL)
 
-    async def _has_changed(self, session: Session, name: MailboxName) -> bool:
-        status = await session.status(name)
-        mirror = await self._around.store.mirror(self.settings.name, name)
-        if mirror is None or differs(mirror, status) or self._is_audit_due(name, mirror):
+    # What is to be looked at
+
+    def _has_hints(self, session: Session) -> bool:
+        view = session.view
+        return view is not None and bool(view.heard) and view.mailbox == self._following.first
+
+    def _is_poll_due(self, source: WakeSource) -> bool:
+        if source in (WakeSource.RECONNECT, WakeSource.OPERATOR):
             return True
-        if mirror.checkpoint.modseq is not None and status.modseq is not None:
-            return False  # flags, too, are as they were
-        return self._is_over(self._memory(name).flags_at, self.settings.flags_interval)
+        is_due = anyio.current_time() >= self._rounds.polled_at + self.settings.poll_interval - TOLERANCE
+        return is_due and source not in (WakeSource.PUSH, WakeSource.NOTIFY)
+
+    async def _take_hints(self, session: Session) -> bool:
+        """Note which mailboxes the server says have changed; True where it says that names have."""
+        if not session.elsewhere:
+            return False
+        hints = session.elsewhere.take()
+        if hints.overflowed:
+            self._notify.overflowed()
+        for name, said in hints.told.items():
+            self._notify.heard()
+            if name in self._following.names and await self._following.told(name, said):
+                self._rounds.told.add(name)
+        return hints.listing or hints.overflowed
+
+    async def _read(self, session: Session) -> None:
+        """Read the list: told of what comes from here on, first; so nothing falls between the two."""
+        self._rounds.polled_at = anyio.current_time()
+        if self._following.names:
+            await self._be_told(session)
+        await self._following.read(session)
+        await self._be_told(session)
+
+    async def _be_told(self, session: Session) -> None:
+        """Keep NOTIFY on where it is of use; what it says of the mailboxes by the way is taken in."""
+        names, before = self._following.names, self._notify.names
+        missed = []
+        for name, said in (await self._notify.keep(session, names)).items():
+            if name in names and await self._following.told(name, said):
+                self._rounds.told.add(name)
+                if name in before and name != self._following.first and await self._following.has_news(name):
+                    missed.append(name)
+        self._notify.missed(missed)
+
+    async def _changed(self, *, polled: bool) -> tuple[Sequence[MailboxName], Sequence[MailboxName]]:
+        """Return the other mailboxes that are to be looked at: those that lost messages, and the rest."""
+        following, rounds = self._following, self._rounds
+        fallen: list[MailboxName] = []
+        others: list[MailboxName] = []
+        missed: list[MailboxName] = []
+        for name in following.names:
+            if name == following.first or following.is_parked(name):
+                continue
+            found = polled and (await following.has_changed(name) or await self._is_audit_due(name))
+            if not (found or name in rounds.told or name in rounds.backlog):
+                continue
+            (fallen if await following.has_fallen(name) else others).append(name)
+            if name not in rounds.told and name in self._notify.names and await following.has_news(name):
+                missed.append(name)
+        if polled:
+            self._notify.missed(missed)
+        return fallen, others
+
+    # Looking
+
+    async def _look_at(self, session: Session, name: MailboxName, source: WakeSource) -> None:
+        """Look at one mailbox; where the one that idles cannot be had, the next one takes its place.
+
+        Raises:
+            MailboxUnavailable: it cannot be had, and there is no other.
+        """
+        is_first, now, rounds = name == self._following.first, anyio.current_time(), self._rounds
+        if not is_first and source is not WakeSource.RECONNECT:
+            source = WakeSource.NOTIFY if name in rounds.told else WakeSource.POLL
+        rounds.told.discard(name)
+        is_fresh = source is not WakeSource.PUSH or _selected(session) != name
+        pushed = session.view is not None and session.view.heard.exists
+        try:
+            done = await self._look(session, name, source, fresh=is_fresh)
+        except MailboxUnavailable as unavailable:
+            rounds.backlog.discard(name)
+            await self._following.lost(session, name, unavailable)
+            if is_first and not self._following.give_way():
+                raise
+            return
+        await self._following.looked_at(name)
+        (rounds.backlog.discard if done.finished else rounds.backlog.add)(name)
+        if is_first and is_fresh:
+            rounds.examined_at = now
+        if is_first and source is WakeSource.RENEWAL:
+            self._idling.renewed(name, silent=done.new > 0 and not pushed)
 
     async def _look(self, session: Session, name: MailboxName, source: WakeSource, *, fresh: bool) -> Done:
         """Synchronize one mailbox, a turn of its backlog included; with *fresh* it is examined first."""
         account, begun, octets = self.settings.name, anyio.current_time(), session.octets_received
-        memory = self._memory(name)
+        memory = self._following.memory(name)
         if fresh:
-            await session.examine(name, since=await self._mirrored_up_to(session, name, memory))
+            await session.examine(name, since=await self._mirrored_up_to(session, name))
             self._around.observe(Timed(account=account, phase=Phase.SELECT, seconds=anyio.current_time() - begun))
         look = Look(
             session=session,
             store=self._around.store,
-            mailbox=Mailbox(account=account, name=name, rules=self._rules, born_watched=name in self._absent),
+            mailbox=Mailbox(account=account, name=name, rules=self._rules, born_watched=self._following.is_born(name)),
             memory=memory,
             found_by=_FOUND_BY[source],
-            told_by=FoundBy.PUSH if self._idles(session) else FoundBy.POLL,
+            told_by=FoundBy.PUSH if self._idling.is_used(session) else FoundBy.POLL,
             now=self._around.now,
             observe=self._around.observe,
             latches=self._latches,
         )
-        flags_due = self._is_over(memory.flags_at, self.settings.flags_interval) or source is WakeSource.RECONNECT
-        newest_due = source is not WakeSource.PUSH and self._is_over(
-            memory.newest_flags_at, self.settings.poll_interval
+        flags_due = _is_over(memory.flags_at, self.settings.flags_interval) or source is WakeSource.RECONNECT
+        newest_due = source is WakeSource.NOTIFY or (
+            source is not WakeSource.PUSH and _is_over(memory.newest_flags_at, self.settings.poll_interval)
         )
-        audit_due = source is not WakeSource.PUSH and self._is_audit_due(
-            name, memory.mirror or await self._around.store.mirror(account, name)
-        )
+        audit_due = source is not WakeSource.PUSH and await self._is_audit_due(name)
         done = await synchronize(
             look,
             fresh=fresh,
@@ -282,7 +343,6 @@ class Watch:
             audit_due=audit_due,
             patience=TURN,
         )
-        self._absent.discard(name)
         committed = done.first_commit_at
         self._around.observe(
             Looked(
@@ -302,117 +362,78 @@ class Watch:
         )
         return done
 
-    async def _mirrored_up_to(
-        self, session: Session, name: MailboxName, memory: Memory
-    ) -> tuple[UidValidity, ModSeq] | None:
+    async def _mirrored_up_to(self, session: Session, name: MailboxName) -> tuple[UidValidity, ModSeq] | None:
         """Return what QRESYNC needs to tell what changed since."""
         if not session.uses_qresync:
             return None
-        mirror = memory.mirror or await self._around.store.mirror(self.settings.name, name)
+        mirror = await self._following.mirror(name)
         if mirror is None or mirror.checkpoint.modseq is None:
             return None
         return mirror.checkpoint.uidvalidity, mirror.checkpoint.modseq
 
-    def _is_audit_due(self, name: MailboxName, mirror: Mirror | None) -> bool:
+    async def _is_audit_due(self, name: MailboxName) -> bool:
         return is_due(
-            mirror,
+            await self._following.mirror(name),
             name=f"{self.settings.name}/{name}",
             interval=self.settings.audit_interval,
             now=self._around.now(),
         )
 
-    def _memory(self, name: MailboxName) -> Memory:
-        return self._memories.setdefault(name, Memory())
-
-    def _is_over(self, since: float | None, interval: float) -> bool:
-        return since is None or anyio.current_time() >= since + interval
-
-    async def _lost(self, session: Session, name: MailboxName, unavailable: MailboxUnavailable) -> None:
-        """A mailbox cannot be looked at: gone, if the server no longer lists it; else left alone until later."""
-        if await self._is_gone(session, name, unavailable):
-            self._memories.pop(name, None)
-            if name not in self._absent:
-                state = "unselectable" if await session.listed(name) else "gone"
-                await self._around.store.mailbox_gone(self.settings.name, name, state=state)
-            self._absent.add(name)
-        self._around.observe(MailboxTrouble(account=self.settings.name, mailbox=name.text, reason=str(unavailable)))
-
-    async def _is_gone(self, session: Session, name: MailboxName, unavailable: MailboxUnavailable) -> bool:
-        # INBOX is always there (RFC 9051 section 5.1), and a server in trouble is not believed when it lists nothing.
-        if name == INBOX or unavailable.failure_class not in (FailureClass.PERMISSION, FailureClass.OTHER):
-            return False
-        return not await session.lists(name)
-
     # Waiting
 
-    async def _wait(self, session: Session, mailboxes: "Mailboxes") -> WakeSource:
+    async def _wait(self, session: Session) -> WakeSource:
         """Wait for the server, an operator or the time; say which it was."""
-        now, settings = anyio.current_time(), self.settings
-        renewal = mailboxes.examined_at + self._idle_renew
-        poll = mailboxes.polled_at + settings.poll_interval
-        idling = self._idles(session)
-        self._around.observe(Waiting(account=settings.name, idling=idling))
-        if not idling:
-            woken = await self.wake.wait(at_most=max(0.0, poll - now))
-            mailboxes.polled_at = anyio.current_time() if not mailboxes.others else mailboxes.polled_at
-            await session.noop()
-            return WakeSource.OPERATOR if woken else WakeSource.POLL
-        due = min(renewal, poll) if mailboxes.others else renewal
-        self._idle_end = await session.idle(at_most=max(0.0, due - now), wake=self.wake)
-        match self._idle_end:
-            case IdleEnd.HINT:
-                if session.view is not None and session.view.heard.exists:
-                    self._silences = 0
-                return WakeSource.PUSH
-            case IdleEnd.WAKE:
-                self.wake.take()
-                return WakeSource.OPERATOR
-            case IdleEnd.DUE:
-                if due == renewal:
-                    self._around.observe(IdleRenewed(account=settings.name))
+        idles = self._idling.is_used(session)
+        notified = idles and self._notify.due_at is not None
+        self._around.observe(Waiting(account=self.settings.name, idling=idles, notified=notified))
+        if not idles:
+            return await self._wait_for_poll(session)
+        while True:
+            now = anyio.current_time()
+            source, due_at = min(self._due(), key=lambda one: one[1])
+            self._idling.began()
+            end = await session.idle(at_most=max(0.0, due_at - now), wake=self.wake)
+            heard_new = session.view is not None and session.view.heard.exists
+            self._idling.ended(end, lasted=anyio.current_time() - now, heard_new=heard_new)
+            match end:
+                case IdleEnd.HINT:
+                    return WakeSource.PUSH if self._has_hints(session) else WakeSource.NOTIFY
+                case IdleEnd.WAKE:
+                    self.wake.take()
+                    return WakeSource.OPERATOR
+                case IdleEnd.ENDED:
                     return WakeSource.RENEWAL
-                return WakeSource.POLL
-            case IdleEnd.ENDED:
-                if anyio.current_time() - now < SHORT_IDLE:
-                    self._fail_idle("the server ends IDLE by itself", most=FAILED_IDLES)
-                return WakeSource.RENEWAL
-            case IdleEnd.REFUSED:
-                self._fail_idle("the server refuses IDLE", most=1)
-                return WakeSource.POLL
+                case IdleEnd.REFUSED:
+                    return WakeSource.POLL
+                case IdleEnd.DUE if source is WakeSource.NOTIFY:
+                    await self._be_told(session)
+                    if self._has_hints(session) or session.elsewhere or self._rounds.told:
+                        return WakeSource.PUSH if self._has_hints(session) else WakeSource.NOTIFY
+                case IdleEnd.DUE:
+                    if source is WakeSource.RENEWAL:
+                        self._around.observe(IdleRenewed(account=self.settings.name))
+                    return source
 
-    def _idles(self, session: Session) -> bool:
-        return session.can_idle and anyio.current_time() >= self._idle_again_at
+    def _due(self) -> Iterator[tuple[WakeSource, float]]:
+        """Yield what is to be done at what time."""
+        yield WakeSource.RENEWAL, self._rounds.examined_at + self._idling.renew
+        if not self._following.is_alone:
+            yield WakeSource.POLL, self._rounds.polled_at + self.settings.poll_interval
+        if self._notify.due_at is not None:
+            yield WakeSource.NOTIFY, self._notify.due_at
 
-    def _judge_push(self, name: MailboxName, *, silent: bool) -> None:
-        """A renewal that went well shows that IDLE can be ended; one that brings news, that it keeps them back."""
-        if self._idle_end is IdleEnd.DUE:
-            self._idle_failures = 0
-        if silent:
-            self._silences += 1
-            self._around.observe(IdleWasSilent(account=self.settings.name, mailbox=name.text))
-            if self._silences >= MOST_SILENCES:
-                self._silences = 0
-                self._fail_idle("IDLE does not tell of new mail", most=1)
-
-    def _learn_from_idle(self, failure: IdleTimedOut) -> None:
-        """IDLE was not confirmed, or not ended: something on the way forgets silent connections, or IDLE is broken."""
-        if self._idle_end is IdleEnd.DUE:
-            self._idle_renew = max(SHORTEST_RENEW, self._idle_renew / 2)
-        self._fail_idle(str(failure), most=FAILED_IDLES)
-
-    def _fail_idle(self, reason: str, *, most: int) -> None:
-        self._idle_failures += 1
-        if self._idle_failures >= most:
-            self._idle_failures = 0
-            self._idle_again_at = anyio.current_time() + DISTRUST
-            self._around.observe(IdleDistrusted(account=self.settings.name, reason=reason))
+    async def _wait_for_poll(self, session: Session) -> WakeSource:
+        due_at = self._rounds.polled_at + self.settings.poll_interval
+        woken = await self.wake.wait(at_most=max(0.0, due_at - anyio.current_time()))
+        await session.noop()
+        return WakeSource.OPERATOR if woken else WakeSource.POLL
 
     # Telling
 
     def _settled(self, session: Session) -> None:
         """Every mailbox has been looked at: the account is watched, or polled where it cannot idle."""
         self.synchronized = True
-        state = State.WATCHING if self._idles(session) else State.POLLING
+        state = State.WATCHING if self._idling.is_used(session) else State.POLLING
         if state is not self.state:
             self.state = state
             self._around.observe(StateChanged(account=self.settings.name, state=state))
@@ -423,46 +444,9 @@ class Watch:
             self._around.observe(ServerAlert(account=self.settings.name, text=text))
 
 
-class Mailboxes:
-    """The mailboxes of a session: which one idles, who has a backlog, when each was looked at."""
-
-    def __init__(self, names: Sequence[MailboxName], now: float) -> None:
-        self._names = list(names)
-        self.backlog: set[MailboxName] = set()
-        self.examined_at = now
-        self.polled_at = now
-
-    @property
-    def first(self) -> MailboxName:
-        """The one that idles."""
-        return self._names[0]
-
-    @property
-    def others(self) -> Sequence[MailboxName]:
-        """All but the first."""
-        return self._names[1:]
-
-    def give_way(self) -> bool:
-        """Let the next one idle; False where there is no other. The one that gave way is still polled."""
-        if len(self._names) == 1:
-            return False
-        self._names.append(self._names.pop(0))
-        return True
-
-    def note(self, name: MailboxName, done: Done) -> None:
-        """Remember whether a backlog was left."""
-        (self.backlog.discard if done.finished else self.backlog.add)(name)
+def _selected(session: Session) -> MailboxName | None:
+    return None if session.view is None else session.view.mailbox
 
 
-def differs(mirror: Mirror, status: MailboxStatus) -> bool:
-    """Tell whether STATUS shows anything that is not mirrored; what a server does not tell counts as changed."""
-    checkpoint = mirror.checkpoint
-    return (
-        status.uidvalidity != checkpoint.uidvalidity
-        or status.uidnext != checkpoint.high
-        or (checkpoint.modseq is not None and status.modseq not in (None, checkpoint.modseq))
-        or status.messages != mirror.alive + len(mirror.quarantine)
-        or bool(checkpoint.holes)
-        or bool(mirror.parts)
-        or bool(mirror.older_alive)
-    )
+def _is_over(since: float | None, interval: float) -> bool:
+    return since is None or anyio.current_time() >= since + interval

@@ -261,9 +261,12 @@ def list_(
     reference: str | bytes,
     *patterns: str | bytes,
     status_items: Iterable[str] = (),
+    special_use: bool = False,
     literals: Literals = Literals.SYNC,
 ) -> Command:
     """Ask which mailboxes there are; with *status_items* also for their numbers (LIST-STATUS, RFC 5819).
+
+    With *special_use* also for what each is for (RFC 6154): servers with LIST-EXTENDED need not say so unasked.
 
     Text is spelled in modified UTF-7, octets are taken as they are. More than one pattern needs LIST-EXTENDED.
     """
@@ -275,9 +278,31 @@ def list_(
     else:
         arguments.append(_quoted_list(map(_in_mutf7, patterns)))
     asked = tuple(status_items)
-    if asked:
-        arguments.append(b"RETURN (STATUS " + _list_of(asked) + b")")
+    options = [b"SPECIAL-USE"] * special_use + ([b"STATUS " + _list_of(asked)] if asked else [])
+    if options:
+        arguments.append(b"RETURN (" + b" ".join(options) + b")")
     return _compose("LIST", *arguments, literals=literals)
+
+
+def notify(mailboxes: Iterable[MailboxName], events: Iterable[str], *, names: bool) -> Command:
+    """Be told of *events* in *mailboxes*, and of their numbers now (NOTIFY SET STATUS, RFC 5465); of none: no more.
+
+    *names*: also of mailboxes that are made, renamed or deleted. A name that cannot be quoted is left out; where the
+    rest is longer than a command may be, all personal mailboxes are meant. The selected one is told of as always.
+    """
+    told = [mailbox.raw for mailbox in mailboxes if _QUOTABLE.fullmatch(mailbox.raw)]
+    if not told:
+        return _compose("NOTIFY", b"NONE")
+    asked = _list_of(events)
+    # Delayed: what is expunged is told where RFC 9051 allows it, and shifts no number that a command in flight names.
+    groups = [b"(SELECTED-DELAYED " + asked + b")"]
+    listed = _quoted_list(told)
+    if len(listed) < MAX_COMMAND - 500:
+        groups.append(b"(MAILBOXES " + listed + b" " + asked + b")")
+        groups += [b"(PERSONAL (MailboxName))"] * names
+    else:
+        groups.append(b"(PERSONAL " + (asked[:-1] + b" MailboxName)" if names else asked) + b")")
+    return _compose("NOTIFY", b"SET STATUS", *groups)
 
 
 def _in_mutf7(name: str | bytes) -> bytes:

@@ -2,16 +2,21 @@ r"""Choose which of a server's mailboxes are mirrored, by the patterns of the co
 
 `*` stands for any characters, `%` for any but the delimiter, `"\\Sent"` for the mailbox with that special use
 (RFC 6154), `"!"` in front excludes; the last pattern that matches a mailbox decides.
+
+A name's octets are the mailbox's identity. They are modified UTF-7, for UTF8=ACCEPT (RFC 6855) is never enabled: it
+would give the same mailbox another spelling, and so another identity, as soon as a server begins or ceases to offer it.
 """
 
 import re
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from idlepush.imap.responses import ListEntry
 from idlepush.imap.types import MailboxName
 from idlepush.sync.pattern import matches
 
-UNSELECTABLE = frozenset({"\\noselect", "\\nonexistent"})
+INBOX: Final = MailboxName(b"INBOX")
+UNSELECTABLE: Final = frozenset({"\\noselect", "\\nonexistent"})
 
 
 def is_plain(pattern: str) -> bool:
@@ -20,7 +25,7 @@ def is_plain(pattern: str) -> bool:
 
 
 def chosen(patterns: Sequence[str], listed: Iterable[ListEntry]) -> tuple[MailboxName, ...]:
-    """Return the mailboxes to mirror, in the order of the patterns that chose them, then by name.
+    """Return the mailboxes to mirror, in the order of the patterns that chose them; of one pattern's, INBOX first.
 
     A plain name that is not listed, or cannot be selected, is chosen all the same: it may come to be.
     """
@@ -38,7 +43,7 @@ def chosen(patterns: Sequence[str], listed: Iterable[ListEntry]) -> tuple[Mailbo
             rank = _rank(patterns, ListEntry(frozenset(), delimiter, named))
             if rank is not None:
                 ranked.setdefault(named, rank)
-    return tuple(sorted(ranked, key=lambda name: (ranked[name], name.text)))
+    return tuple(sorted(ranked, key=lambda name: (ranked[name], name != INBOX, name.text, name.raw)))
 
 
 def _rank(patterns: Sequence[str], entry: ListEntry) -> int | None:

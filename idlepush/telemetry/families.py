@@ -22,6 +22,7 @@ COMMIT_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0
 OK: Final = "ok"
 ASKED: Final = "asked"
 """A session that was ended on purpose."""
+MAILBOX_CHANGES: Final = ("gone", "renamed", "doubted")
 CONNECTION_STATES: Final = ("connecting", "working", "idling", "waiting")
 SINKS: Final = ("maildir",)
 DELIVERY_OUTCOMES: Final = ("ok", "failed")
@@ -33,6 +34,7 @@ _CLASSES: Final = [(each.value,) for each in FailureClass]
 # What is found at a look is new by what was wrong (`Mirrored` says), and all else by what led to the look.
 FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
     WakeSource.PUSH: FoundBy.PUSH,
+    WakeSource.NOTIFY: FoundBy.PUSH,
     WakeSource.POLL: FoundBy.POLL,
     WakeSource.RENEWAL: FoundBy.POLL,
     WakeSource.RECONNECT: FoundBy.RECONNECT,
@@ -93,6 +95,12 @@ class Families:
             "Times a capability was latched off because the server broke what it promises.",
             ["feature"],
             [(feature.value,) for feature in Feature],
+        )
+        self.mailbox_changes = counter(
+            "mailbox_changes_total",
+            "Mailboxes that went or were renamed, and lists of mailboxes that were not believed.",
+            ["change"],
+            [(change,) for change in MAILBOX_CHANGES],
         )
         self.resets = counter("mailbox_resets_total", "Mailboxes whose UIDVALIDITY changed.")
         self.quarantined = counter("quarantined_total", "Messages that could not be had and were set aside.")

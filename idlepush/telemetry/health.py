@@ -47,6 +47,8 @@ from idlepush.engine.observations import (
     FeatureDistrusted,
     IdleDistrusted,
     Looked,
+    MailboxGone,
+    MailboxRenamed,
     MailboxTrouble,
     Mirrored,
     Observation,
@@ -360,6 +362,10 @@ class Health:
                 facts.last_audit = self._now()
             case Backfilling():
                 _keep(facts.remaining, seen.mailbox, seen.remaining)
+            case MailboxGone(mailbox=mailbox) | MailboxRenamed(before=mailbox):
+                facts.looked.discard(mailbox)
+                facts.remaining.pop(mailbox, None)
+                facts.mailbox_troubles.pop(mailbox, None)
             case MailboxTrouble():
                 facts.looked.discard(seen.mailbox)
                 facts.remaining.pop(seen.mailbox, None)
@@ -400,7 +406,7 @@ class Health:
 
     def _look(self, facts: _Account, seen: Looked) -> None:
         facts.looked_at = now = self._now()
-        if seen.source is WakeSource.PUSH:
+        if seen.source in (WakeSource.PUSH, WakeSource.NOTIFY):
             facts.last_push = now
         else:
             facts.last_poll = now

@@ -35,6 +35,9 @@ from idlepush.engine.observations import (
     IdleRenewed,
     IdleWasSilent,
     Looked,
+    MailboxesDoubted,
+    MailboxGone,
+    MailboxRenamed,
     MailboxReset,
     MailboxTrouble,
     Mirrored,
@@ -152,6 +155,12 @@ class Metrics(Collector):
                 self._audit(seen)
             case MailboxReset():
                 self._families.resets.add(account)
+            case MailboxGone():
+                self._families.mailbox_changes.add(account, "gone")
+            case MailboxRenamed():
+                self._families.mailbox_changes.add(account, "renamed")
+            case MailboxesDoubted():
+                self._families.mailbox_changes.add(account, "doubted")
             case MailboxTrouble():
                 self._families.mailbox_errors.add(account)
             case Quarantined():
