@@ -103,16 +103,17 @@ class Following:
             return False
         return anyio.current_time() < parked.until and self._statuses.get(name) == parked.status
 
+    def answers(self, name: MailboxName) -> bool:
+        """Tell whether the server says how *name* stands; where it refuses to, that was told of."""
+        return name in self._statuses
+
     async def mirror(self, name: MailboxName) -> Mirror | None:
         """Return how *name* stands in the mirror."""
         return self.memory(name).mirror or await self._store.mirror(self._account, name)
 
     async def has_changed(self, name: MailboxName) -> bool:
         """Tell whether *name*, by the numbers last said of it, is to be looked at."""
-        status = self._statuses.get(name)
-        if status is None:
-            return False  # refused, and told of
-        mirror = await self.mirror(name)
+        mirror, status = await self.mirror(name), self._statuses.get(name, MailboxStatus())
         if mirror is None or differs(mirror, status):
             return True
         if mirror.checkpoint.modseq is not None and status.modseq is not None:
