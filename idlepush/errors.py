@@ -17,6 +17,7 @@ IdlepushError
 │   └── StaleGeneration        the mailbox was reset while its changes were on their way: look again
 ├── SinkFailed               a sink cannot take events now: it waits, and begins again; the mirror goes on
 ├── ConfigError              the configuration is missing, unreadable or wrong: exit 2
+├── InvalidQuery             what somebody searches for makes no sense: exit 2, or 400
 └── LocalProtocolError       we broke the RFC: a bug of ours
 
 No message, argument or repr of these ever holds a secret or a whole command line.
@@ -139,6 +140,10 @@ class StaleGeneration(StoreError):
 
 class SinkFailed(IdlepushError):
     """A sink could not take what it was given."""
+
+
+class InvalidQuery(IdlepushError):
+    """What somebody searches for cannot be looked for; the sentence says what to write instead."""
 
 
 class ConfigError(IdlepushError):
