@@ -14,6 +14,9 @@ from idlepush.store.settings import StoreSettings
 from idlepush.telemetry.health import Health
 
 SWEEP_EVERY: Final = 300.0
+INDEX_BEHIND: Final = 0.1
+"""Seconds after a commit: many in a row are looked at together, and the sinks come first."""
+AFTER_TROUBLE: Final = 30.0
 JUDGE_EVERY: Final = 15.0
 """Seconds after which time alone may have changed how well an account is."""
 BODIES_OUTLIVE_ROWS: Final = 900.0
@@ -27,6 +30,22 @@ async def sweep(store: Store, settings: Callable[[], StoreSettings]) -> None:
         except StoreError as error:
             structlog.get_logger().error("store.trouble", reason=str(error))
         await anyio.sleep(SWEEP_EVERY)
+
+
+async def index(store: Store) -> None:
+    """Keep what searches go by up to the mirror, a moment behind it. For ever."""
+    while True:
+        position = await store.position()
+        try:
+            # As long at rest as at work: a first mirror of a million messages needs the processor, too.
+            await store.index(rest=1.0)
+        except StoreError as error:
+            structlog.get_logger().error("store.trouble", reason=str(error))
+            await anyio.sleep(AFTER_TROUBLE)
+        # A sweep takes something out and writes no event.
+        with anyio.move_on_after(SWEEP_EVERY):
+            await store.wait_beyond(position)
+        await anyio.sleep(INDEX_BEHIND)
 
 
 def retention(settings: StoreSettings, now: datetime) -> Sweep:

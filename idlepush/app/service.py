@@ -20,7 +20,7 @@ import anyio.to_thread
 import structlog
 from prometheus_client import CollectorRegistry
 
-from idlepush.app.chores import judge, sweep
+from idlepush.app.chores import index, judge, sweep
 from idlepush.app.clock import utc_now
 from idlepush.app.deliveries import Deliveries
 from idlepush.app.fleet import Fleet
@@ -101,6 +101,7 @@ class Service:
             self._standing.keep,
             self._token.keep_fresh,
             partial(sweep, store, lambda: self.config.store),
+            partial(index, store),
             partial(judge, self.health),
             partial(self.metrics.follow_log, store),
             self.metrics.measure_lag,

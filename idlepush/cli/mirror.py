@@ -9,11 +9,12 @@ import typer
 
 from idlepush.cli.options import ConfigOption, JsonOption, configuration
 from idlepush.cli.printing import print_record, print_table
-from idlepush.errors import IdlepushError
+from idlepush.errors import IdlepushError, InvalidQuery
 from idlepush.imap.types import MailboxName
 from idlepush.store.base import Reader
 from idlepush.store.sqlite import open_reader
 from idlepush.sync.events import rfc3339
+from idlepush.sync.query import Query, read_query
 
 _NEWEST = 50
 _FOLLOW_EVERY = 0.25
@@ -27,30 +28,52 @@ app = typer.Typer()
     epilog="Examples:\n\n"
     "idlepush messages alice\n\n"
     "idlepush messages alice --mailbox Archive -n 5\n\n"
+    "idlepush messages alice --search 'invoice from:bob has:attachment after:2026-01-01'\n\n"
     "idlepush messages alice --json | jq -r .subject"
 )
 def messages(
     account: Annotated[str, typer.Argument(help="The account's name.")],
     mailbox: Annotated[str | None, typer.Option("--mailbox", "-m", help="Only this mailbox.")] = None,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            "--search",
+            "-s",
+            help='Only what is found, newest first: words, "phrases", from: to: subject: filename: in: before: after: '
+            "has:attachment is:unread, and -not.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many.")] = None,
     expunged: Annotated[bool, typer.Option("--expunged", help="Those that are gone, instead.")] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
     """List an account's messages: the newest 50, or with --json every one by mailbox and UID."""
+    if search is not None and expunged:
+        raise typer.BadParameter("only live messages are searched", param_hint="--search with --expunged")
+    try:
+        query = None if search is None else read_query(search)
+    except InvalidQuery as error:
+        raise typer.BadParameter(str(error), param_hint="--search") from None
     store = configuration(config).store.path
-    anyio.run(_messages, store, account, mailbox, limit, expunged, as_json)
+    anyio.run(_messages, store, account, mailbox, limit, expunged, query, as_json)
 
 
 async def _messages(
-    store: Path, account: str, mailbox: str | None, limit: int | None, expunged: bool, as_json: bool
+    store: Path,
+    account: str,
+    mailbox: str | None,
+    limit: int | None,
+    expunged: bool,
+    query: Query | None,
+    as_json: bool,
 ) -> None:
     name = MailboxName.from_text(mailbox) if mailbox is not None else None
     async with open_reader(store) as reader:
         await _must_know(reader, account)
         newest = not as_json
         bound = limit if limit is not None or as_json else _NEWEST
-        rows = reader.messages(account, name, limit=bound, newest=newest, expunged=expunged)
+        rows = reader.messages(account, name, limit=bound, newest=newest, expunged=expunged, query=query)
         if as_json:
             async for row in rows:
                 print_record(row.record())

@@ -2,17 +2,23 @@
 
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response, StreamingResponse
 
+from idlepush.errors import InvalidQuery
 from idlepush.imap.types import MailboxName
 from idlepush.serve.answers import Limit, answer, documented, documented_as, page
 from idlepush.serve.behind import Behind
 from idlepush.serve.problems import Problem
 from idlepush.serve.records import Message, MessagePage
+from idlepush.sync import query as search
 
+_SEARCH: Final = (
+    'Only what is found, the newest first: words, "phrases", `from:` `to:` `subject:` `filename:` `in:` '
+    "`before:2026-01-31` `after:2026-01-31` `has:attachment` `is:unread` `is:flagged`, each with `-` before it for not."
+)
 Id = Annotated[str, Path(max_length=64, description="The message's `id`.")]
 
 
@@ -33,13 +39,19 @@ def routes(behind: Behind) -> APIRouter:
         limit: Limit = 100,
         newest: Annotated[bool, Query(description="By internal date, the newest first.")] = False,  # noqa: FBT002
         expunged: Annotated[bool, Query(description="Those that are gone, instead.")] = False,  # noqa: FBT002
+        q: Annotated[str | None, Query(max_length=2000, description=_SEARCH)] = None,
     ) -> Response:
         """List messages by account, mailbox and UID, or the newest first."""
+        query = None if q is None else _read(q)
+        if query is not None and expunged:
+            raise Problem(HTTPStatus.BAD_REQUEST, "q: only live messages are searched")
         if account is not None:
             await must_know(account)
         name = None if mailbox is None else MailboxName.from_text(mailbox)
         # One more than is shown tells whether anything follows.
-        rows = reader.messages(account, name, limit=limit + 1, newest=newest, expunged=expunged, after=after)
+        rows = reader.messages(
+            account, name, limit=limit + 1, newest=newest, expunged=expunged, after=after, query=query
+        )
         try:
             found = [row async for row in rows]
         except KeyError:
@@ -71,6 +83,13 @@ def routes(behind: Behind) -> APIRouter:
         return StreamingResponse(_with_first(first, pieces), headers=headers, media_type="message/rfc822")
 
     return router
+
+
+def _read(q: str) -> search.Query:
+    try:
+        return search.read_query(q)
+    except InvalidQuery as error:
+        raise Problem(HTTPStatus.BAD_REQUEST, f"q: {error}") from None
 
 
 async def _with_first(first: bytes, others: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

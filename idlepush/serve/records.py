@@ -76,6 +76,14 @@ class Person(_Record):
     address: str | None
 
 
+class Attachment(_Record):
+    """What is attached: `name` as its sender spelled it, never to be used as a path; `size` about when decoded."""
+
+    name: str | None
+    type: str
+    size: int
+
+
 class Message(_Record):
     """A message; `id` is stable, and the same in events."""
 
@@ -100,6 +108,7 @@ class Message(_Record):
     email_id: str | None
     thread_id: str | None
     labels: list[str] | None
+    attachments: list[Attachment]
 
 
 class EventRecord(_Record):

@@ -20,6 +20,7 @@ from idlepush.sync.changes import ChangeSet
 from idlepush.sync.checkpoint import Checkpoint, Quarantine
 from idlepush.sync.events import Event, Json, rfc3339
 from idlepush.sync.message import Address
+from idlepush.sync.query import Query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,15 @@ class Committed:
     """Which UIDs of `known_again` were known; the others are to be fetched."""
 
 
+@dataclass(frozen=True, slots=True)
+class AttachmentRow:
+    """What is attached to a message: `name` as its sender spelled it (never a path), `size` about when decoded."""
+
+    name: str | None
+    type: str
+    size: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MessageRow:
     """A message as the outside sees it (`contract.md`, `idlepush messages`)."""
@@ -80,6 +90,8 @@ class MessageRow:
     thread_id: str | None = None
     labels: tuple[str, ...] | None = None
     expunged: datetime | None = None
+    attachments: tuple[AttachmentRow, ...] = ()
+    """Known as soon as the message was indexed; one mirrored by its header has them at once."""
 
     def record(self) -> dict[str, Json]:
         """The line as `messages --json` and the HTTP interface show it."""
@@ -105,6 +117,7 @@ class MessageRow:
             "email_id": self.email_id,
             "thread_id": self.thread_id,
             "labels": None if self.labels is None else list(self.labels),
+            "attachments": [{"name": one.name, "type": one.type, "size": one.size} for one in self.attachments],
         }
 
 
@@ -170,8 +183,12 @@ class Reader(Protocol):
         newest: bool = False,
         expunged: bool = False,
         after: str | None = None,
+        query: Query | None = None,
     ) -> AsyncIterator[MessageRow]:
         """Yield rows by account, mailbox, UID; with *newest* the newest by internal date first.
+
+        With *query* only the live ones that answer it, the newest first; of what was committed since the last `index`
+        no word is found yet.
 
         Live ones, unless *expunged* asks for those that are gone (instead of the live ones). *after* is a message's
         `id`: only rows behind it in that order; KeyError before the first where there is no such row any more.
@@ -286,6 +303,16 @@ class Store(Reader, Protocol):
 
     async def forget_alert(self, account: str) -> None:
         """Remember no trouble of *account* any more: nobody will be told of its end."""
+        ...
+
+    async def index(self, *, rest: float = 0.0) -> None:
+        """Bring what searches go by up to the rows. In small pieces, behind everything else that is to be written.
+
+        *rest* is how long it pauses for each second that it worked.
+
+        Raises:
+            StoreError: it could not; what was done is kept, and the rest is still due.
+        """
         ...
 
     async def sweep(self, sweep: Sweep) -> None:

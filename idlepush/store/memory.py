@@ -15,6 +15,7 @@ from idlepush.store.memory_tables import Commit, Mailbox, Row, Tables
 from idlepush.store.spelling import number_of, span, utc
 from idlepush.sync.changes import ChangeSet
 from idlepush.sync.events import Event
+from idlepush.sync.query import Query
 
 SLICE: Final = 256 * 1024
 
@@ -101,6 +102,10 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         self._tables.alerts.pop(account, None)
 
+    async def index(self, *, rest: float = 0.0) -> None:  # noqa: ARG002 - nothing to do, and no pause after it
+        """See `Store.index`."""
+        await anyio.lowlevel.checkpoint()
+
     async def sweep(self, sweep: Sweep) -> None:
         """See `Store.sweep`."""
         await anyio.lowlevel.checkpoint()
@@ -141,6 +146,7 @@ class MemoryStore:
         newest: bool = False,
         expunged: bool = False,
         after: str | None = None,
+        query: Query | None = None,
     ) -> AsyncIterator[MessageRow]:
         """See `Reader.messages`."""
         await anyio.lowlevel.checkpoint()
@@ -149,8 +155,10 @@ class MemoryStore:
             for row in self._tables.rows.values()
             if account in (None, row.mailbox.account)
             and mailbox in (None, row.mailbox.name)
-            and expunged == (row.expunged is not None)
+            and (expunged and query is None) == (row.expunged is not None)
+            and (query is None or row.answers(query))
         ]
+        newest = newest or query is not None
         if after is not None:
             last = self._row(after)
             if last is None:

@@ -6,11 +6,12 @@ What the SQL of the other stores does is held against this (`tests/store/test_sa
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import lru_cache
 
 from idlepush.imap.types import Flags, MailboxName, Uid, same_flags
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, AlertRow, Committed, MessageRow
+from idlepush.store.base import AccountRow, AlertRow, AttachmentRow, Committed, MessageRow
 from idlepush.store.spelling import (
     details_of_alert,
     details_of_move,
@@ -23,8 +24,10 @@ from idlepush.store.spelling import (
 )
 from idlepush.sync.changes import Begin, BodySlice, ChangeSet, KnownAgain, NewMessage, advance
 from idlepush.sync.checkpoint import Checkpoint, Quarantine
+from idlepush.sync.content import Attachment, Content, content_of
 from idlepush.sync.events import Event, EventType, Json
 from idlepush.sync.identity import Identity
+from idlepush.sync.query import Document, Query, document_of
 
 
 @dataclass(slots=True, eq=False)
@@ -128,7 +131,47 @@ class Row:
             thread_id=self.identity.thread_id,
             labels=self.identity.labels,
             expunged=self.expunged,
+            attachments=tuple(
+                AttachmentRow(one.name, one.type, one.size) for one in self.attachments if not one.inline
+            ),
         )
+
+    @property
+    def content(self) -> Content | None:
+        """What is in the message, None where it is not mirrored whole."""
+        return None if self.body is None else _content_of(self.body)
+
+    @property
+    def attachments(self) -> tuple[Attachment, ...]:
+        """What is attached, and what belongs to the text."""
+        # What BODYSTRUCTURE told is let go of with the body that came, as in the other stores.
+        told = () if self.sha256 is not None else self.message.attachments
+        return told if self.content is None else self.content.attachments
+
+    def answers(self, query: Query) -> bool:
+        """Tell whether a search for *query* finds it."""
+        moment = self.internal_date or datetime.min.replace(tzinfo=UTC)
+        name = self.mailbox.name.text
+        return (
+            (query.before is None or moment < query.before)
+            and (query.since is None or moment >= query.since)
+            and all((flag in self.flags) == is_set for flag, is_set in query.flags.items())
+            and (not query.mailboxes or name in query.mailboxes)
+            and name not in query.other_mailboxes
+            and self._document().answers(query)
+        )
+
+    def _document(self) -> Document:
+        content = self.content
+        if content is None:
+            headers = self.message.headers
+            return document_of(headers, (), self.attachments, "")
+        return document_of(content.headers, content.cc, content.attachments, content.text)
+
+
+@lru_cache(maxsize=1000)  # rows are looked at again and again, and what is in a body does not change
+def _content_of(body: bytes) -> Content:
+    return content_of([body])
 
 
 @dataclass(slots=True)

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from idlepush.imap.types import MailboxName
-from idlepush.store import sqlite_alerts, sqlite_commit, sqlite_mailboxes, sqlite_upkeep
+from idlepush.store import sqlite_alerts, sqlite_commit, sqlite_index, sqlite_mailboxes, sqlite_upkeep
 from idlepush.store.base import AccountRow, AlertRow, Committed, Sweep
 from idlepush.store.sqlite_open import (
     Lock,
@@ -30,6 +30,7 @@ from idlepush.store.sqlite_open import (
 )
 from idlepush.store.sqlite_read import SqliteReader
 from idlepush.store.sqlite_thread import Database, store_error
+from idlepush.store.sqlite_transaction import Transaction
 from idlepush.store.sqlite_writer import PATIENCE, Writer
 from idlepush.sync.changes import ChangeSet
 
@@ -44,6 +45,7 @@ class SqliteStore(SqliteReader):
         self,
         writer: Database,
         readers: Sequence[Database],
+        indexing: Database,
         *,
         clock: Callable[[], datetime],
         position: int,
@@ -51,6 +53,7 @@ class SqliteStore(SqliteReader):
     ) -> None:
         super().__init__(readers)
         self._writer = Writer(writer, clock=clock, committed=self._announce, patience=patience)
+        self._indexing = indexing
         self._position = position
         self._moved_on = anyio.Event()
 
@@ -100,6 +103,25 @@ class SqliteStore(SqliteReader):
         while await self._writer.write(lambda transaction: sqlite_upkeep.sweep_step(transaction, sweep)):
             pass
         await self._clear()
+
+    async def index(self, *, rest: float = 0.0) -> None:
+        """See `Store.index`."""
+        while True:
+            begun = anyio.current_time()
+            batch = await self._indexing.run(sqlite_index.prepare)
+            if batch is None:
+                return
+            await self._write_batch(batch)
+            await anyio.sleep(rest * (anyio.current_time() - begun))
+
+    async def _write_batch(self, batch: sqlite_index.Batch) -> None:
+        done = 0
+
+        def write(transaction: Transaction) -> int:
+            return sqlite_index.write(transaction, batch, done)
+
+        while done < batch.steps:
+            done = await self._writer.write(write)
 
     async def purge(self, account: str) -> None:
         """See `Store.purge`."""
@@ -180,8 +202,11 @@ async def open_store(
         stack.push_async_callback(writer.close)
         readers = [await _open_reading(stack, path, scripts[-1][0]) for _ in range(READERS)]
 
+        # A third one, for reading a message of many megabytes takes a second.
+        indexing = await _open_reading(stack, path, scripts[-1][0])
+
         position = await SqliteReader(readers).position()
-        store = SqliteStore(writer, readers, clock=clock, position=position, patience=patience)
+        store = SqliteStore(writer, readers, indexing, clock=clock, position=position, patience=patience)
         stack.push_async_callback(store._close)
         yield store
 

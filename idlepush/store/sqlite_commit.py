@@ -14,6 +14,7 @@ from idlepush.imap.types import Flags, ModSeq, Uid, same_flags
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Committed
 from idlepush.store.spelling import details_of_move, details_of_new, sorted_flags
+from idlepush.store.sqlite_index import body_has_come, insert_attachments
 from idlepush.store.sqlite_recognition import Known, Recognition
 from idlepush.store.sqlite_rows import (
     flags_from,
@@ -240,6 +241,9 @@ class _Commit:
                 *(message.truncated, message.complete, body, sha256, *spell_identity(message.identity)),
             ),
         ).lastrowid
+        if message.attachments:
+            assert number is not None
+            insert_attachments(self._db, -number, message.attachments)
         self._tell(EventType.MESSAGE_NEW, uidvalidity, details_of_new(message), number, message.uid)
 
     def _body_of(self, message: NewMessage) -> tuple[int | None, bytes | None]:
@@ -270,6 +274,7 @@ class _Commit:
         if message.body is not None and message.complete and not (row.complete and row.body is not None):
             body, sha256 = self._bodies.store(message.body)
             self._db.execute(_TAKE_BODY, (body, sha256, message.truncated, row.id))
+            body_has_come(self._db, row.id)
             if row.body is not None:
                 self._bodies.drop(row.body)
             self._tell_body(uidvalidity, row.id, message.uid, sha256)
@@ -305,6 +310,7 @@ class _Commit:
 
         whole, sha256 = self._bodies.finish(body)
         self._db.execute(_FINISH_BODY, (whole, sha256, row.id))
+        body_has_come(self._db, row.id)
         if whole != body:
             self._bodies.drop(body)
         self._tell_body(uidvalidity, row.id, part.uid, sha256)

@@ -17,11 +17,11 @@ from idlepush.store.base import MessageRow
 from idlepush.store.sqlite_rows import MESSAGE_COLUMNS, message_from
 
 # Word for word as in the index `message_newest`: a message without an internal date is older than any other.
-_AGE: Final = "coalesce(message.internal_date, -4611686018427387904)"
+AGE: Final = "coalesce(message.internal_date, -4611686018427387904)"
 
 # What an order goes by stands behind what is shown.
 MESSAGES: Final = f"""
-    SELECT {MESSAGE_COLUMNS}, message.generation, {_AGE}
+    SELECT {MESSAGE_COLUMNS}, message.generation, {AGE}
     FROM message
     JOIN mailbox ON mailbox.id = message.mailbox
     JOIN generation ON generation.id = message.generation
@@ -36,10 +36,10 @@ _BY_PLACE: Final = f"""
 _BY_ID: Final = f"{MESSAGES} WHERE message.id = ?"
 # `age <= ?` twice over: a comparison of pairs would not be looked up in an index of an expression.
 _NEWEST_KEYS: Final = f"""
-    SELECT {_AGE}, message.id FROM message
+    SELECT {AGE}, message.id FROM message
     WHERE message.mailbox = :mailbox AND message.expunged IS %s
-      AND {_AGE} <= :age AND ({_AGE} < :age OR message.id < :id)
-    ORDER BY {_AGE} DESC, message.id DESC
+      AND {AGE} <= :age AND ({AGE} < :age OR message.id < :id)
+    ORDER BY {AGE} DESC, message.id DESC
     LIMIT :count
 """
 _MAILBOXES: Final = """
@@ -48,13 +48,13 @@ _MAILBOXES: Final = """
     ORDER BY account, name, raw
 """
 _PLACE_OF: Final = f"""
-    SELECT mailbox.account, mailbox.name, mailbox.raw, message.uid, message.generation, message.id, {_AGE}
+    SELECT mailbox.account, mailbox.name, mailbox.raw, message.uid, message.generation, message.id, {AGE}
     FROM message JOIN mailbox ON mailbox.id = message.mailbox
     WHERE message.id = ?
 """
 
 _BEFORE_ALL: Final = (0, 0, 0)
-_YOUNGER_THAN_ALL: Final = (2**62, 0)
+YOUNGER_THAN_ALL: Final = (2**62, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class ByAge:
 
     def __init__(self, account: str | None, mailbox: MailboxName | None, last: Place | None, *, expunged: bool) -> None:
         self._filter = {"account": account, "raw": None if mailbox is None else mailbox.raw}
-        self._key = last.by_age if last else _YOUNGER_THAN_ALL
+        self._key = last.by_age if last else YOUNGER_THAN_ALL
         self._sql = _NEWEST_KEYS % ("NOT NULL" if expunged else "NULL")
 
     def page(self, db: sqlite3.Connection, count: int) -> list[MessageRow]:

@@ -36,9 +36,11 @@ from idlepush.store.sqlite_rows import (
     moment_of,
     moment_or_none,
 )
+from idlepush.store.sqlite_search import ByMatch
 from idlepush.store.sqlite_thread import Database
 from idlepush.sync.checkpoint import Quarantine
 from idlepush.sync.events import Event
+from idlepush.sync.query import Query
 
 Result = TypeVar("Result")
 
@@ -110,6 +112,7 @@ class SqliteReader:
         newest: bool = False,
         expunged: bool = False,
         after: str | None = None,
+        query: Query | None = None,
     ) -> AsyncIterator[MessageRow]:
         """See `Reader.messages`."""
         last = None
@@ -117,7 +120,11 @@ class SqliteReader:
             last = await self._ask(lambda db: place_of(db, number_of(after)))
             if last is None:
                 raise KeyError(after)
-        listing = (ByAge if newest else ByPlace)(account, mailbox, last, expunged=expunged)
+        listing: Listing
+        if query is not None:
+            listing = ByMatch(query, account, mailbox, last)
+        else:
+            listing = (ByAge if newest else ByPlace)(account, mailbox, last, expunged=expunged)
         left = limit
         while left is None or left > 0:
             count = PAGE if left is None else min(PAGE, left)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from idlepush.imap.types import Flags, ModSeq, Uid, UidValidity
-from idlepush.store.base import AccountRow, MessageRow
+from idlepush.store.base import AccountRow, AttachmentRow, MessageRow
 from idlepush.store.spelling import spell_id, utc
 from idlepush.sync.checkpoint import Checkpoint, Hole
 from idlepush.sync.events import Event, EventType, FoundBy, Json
@@ -25,7 +25,9 @@ MESSAGE_COLUMNS: Final = """
     message.id, mailbox.account, mailbox.name, generation.uidvalidity, message.uid, message.message_id,
     message.subject, message.sender, message.recipients, message.date, message.internal_date, message.size,
     message.flags, message.modseq, message.found_by, message.truncated, message.complete, message.sha256,
-    message.email_id, message.thread_id, message.labels, message.expunged
+    message.email_id, message.thread_id, message.labels, message.expunged,
+    (SELECT json_group_array(json_array(name, type, size)) FROM attachment
+     WHERE owner = coalesce(message.body, -message.id) AND inline = 0)
 """
 
 # AUTOINCREMENT keeps the last position here, which is one page less a commit than a counter of our own.
@@ -103,7 +105,7 @@ def message_from(columns: tuple[Any, ...]) -> MessageRow:
     number, account, mailbox, uidvalidity, uid, *rest = columns
     message_id, subject, sender, recipients, date, internal_date, size, *rest = rest
     flags, modseq, found_by, truncated, complete, sha256, *rest = rest
-    email_id, thread_id, labels, expunged, *_ = rest
+    email_id, thread_id, labels, expunged, attachments, *_ = rest
     return MessageRow(
         id=spell_id(number),
         account=account,
@@ -112,8 +114,8 @@ def message_from(columns: tuple[Any, ...]) -> MessageRow:
         uid=uid,
         message_id=message_id,
         subject=subject,
-        sender=_addresses_from(sender),
-        to=_addresses_from(recipients),
+        sender=addresses_from(sender),
+        to=addresses_from(recipients),
         date=moment_or_none(date),
         internal_date=moment_or_none(internal_date),
         size=size,
@@ -127,6 +129,7 @@ def message_from(columns: tuple[Any, ...]) -> MessageRow:
         thread_id=thread_id,
         labels=None if labels is None else tuple(json.loads(labels)),
         expunged=moment_or_none(expunged),
+        attachments=() if attachments == "[]" else tuple(AttachmentRow(*one) for one in json.loads(attachments)),
     )
 
 
@@ -171,5 +174,6 @@ def details_from(spelled: str) -> Mapping[str, Json]:
     return details
 
 
-def _addresses_from(spelled: str) -> tuple[Address, ...]:
+def addresses_from(spelled: str) -> tuple[Address, ...]:
+    """Read the addresses of From or To."""
     return tuple(Address(name, address) for name, address in json.loads(spelled))

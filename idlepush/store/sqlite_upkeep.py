@@ -8,6 +8,7 @@ from typing import Final
 
 from idlepush.store.base import AccountRow, Sweep
 from idlepush.store.spelling import details_of_state
+from idlepush.store.sqlite_index import body_is_gone, row_is_gone
 from idlepush.store.sqlite_rows import account_from, micros, micros_or_null, spell_json
 from idlepush.store.sqlite_transaction import Transaction
 from idlepush.sync.events import EventType
@@ -120,6 +121,7 @@ def _sweep_bodies(transaction: Transaction, before: int | None) -> bool:
     found = db.execute(_OLD_BODIES, {"before": before, "step": STEP_BODIES}).fetchall()
     for body, size in found:
         db.execute(_LET_GO, (body,))
+        body_is_gone(db, body)
         transaction.bodies.drop(body)
         octets += size
         if octets > STEP_OCTETS:
@@ -143,6 +145,9 @@ def _delete_rows(transaction: Transaction, rows: list[tuple[int, int | None]]) -
     """Delete rows of `message`, and with the last row of a body the body: nothing could find it any more."""
     db = transaction.db
     db.executemany(_DELETE_ROW, [(number,) for number, _ in rows])
+    for number, body in rows:
+        row_is_gone(db, number, body)
     for body in {body for _, body in rows if body is not None}:
         if db.execute(_IS_REFERRED_TO, (body,)).fetchone() is None:
+            body_is_gone(db, body)
             transaction.bodies.drop(body)

@@ -12,6 +12,7 @@ from datetime import datetime
 from idlepush.imap.types import Flags, MailboxName, ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine, fill
+from idlepush.sync.content import Attachment
 from idlepush.sync.events import FoundBy
 from idlepush.sync.identity import NO_IDENTITY, Identity
 from idlepush.sync.message import Headers
@@ -39,6 +40,8 @@ class NewMessage:
     truncated: bool = False
     modseq: ModSeq | None = None
     identity: Identity = NO_IDENTITY
+    attachments: tuple[Attachment, ...] = ()
+    """Told by BODYSTRUCTURE, where only headers are mirrored; of a body they are read later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ Whatever else is typed is text: there is no such thing as a syntax error, and on
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +20,8 @@ from typing import Final
 
 from idlepush.errors import InvalidQuery
 from idlepush.imap.types import printable
+from idlepush.sync.content import Attachment
+from idlepush.sync.message import Address, Headers
 from idlepush.sync.words import is_open_ended, words_in
 
 MOST_WORDS: Final = 100
@@ -88,6 +90,26 @@ class Document:
             and not any(self.has(phrase) for phrase in query.unwanted)
             and query.attached in (None, self.attached)
         )
+
+
+def document_of(headers: Headers, cc: Iterable[Address], attachments: Sequence[Attachment], text: str) -> Document:
+    """Make the document of a message."""
+    return document(
+        {
+            Place.SUBJECT: [headers.subject or ""],
+            Place.SENDER: _spelled(headers.sender),
+            Place.RECIPIENTS: _spelled([*headers.to, *cc]),
+            Place.NAMES: [one.name for one in attachments if one.name],
+            Place.TEXT: [text],
+        },
+        attached=any(not one.inline for one in attachments),
+    )
+
+
+def _spelled(addresses: Iterable[Address]) -> Iterator[str]:
+    for one in addresses:
+        yield one.name or ""
+        yield one.address or ""
 
 
 def document(places: Mapping[Place, Iterable[str]], *, attached: bool) -> Document:

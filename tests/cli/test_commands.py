@@ -86,6 +86,8 @@ def test_a_listing_does_not_import_the_service(folder: Path) -> None:
         (["mesages", "alice"], "Did you mean 'messages'?"),
         (["messages"], "ACCOUNT"),
         (["messages", "alice", "--limit", "0"], "limit"),
+        (["messages", "alice", "--search", "before:soon"], "write it as before:2026-01-31"),
+        (["messages", "alice", "--search", "a", "--expunged"], "only live messages are searched"),
         (["raw", "alice", "INBOX", "nought"], "uid"),
         (["demo", "--for", "soon"], "--for"),
         (["status", "--nonsense"], "--nonsense"),

@@ -105,6 +105,22 @@ def test_a_token_that_is_rotated_on_disk_is_taken_up(
     )
 
 
+def test_mail_is_found_a_moment_after_it_was_mirrored(
+    dovecot: Dovecot, configured: Configure, serve: Serve, user: str
+) -> None:
+    running = serve(configured(user))
+    is_in(running, user, "watching")
+    for number in range(3):
+        dovecot.deliver(user, plain_message(f"Rechnung {number} für 東京"))
+
+    def found(query: str) -> list[str]:
+        return [line["subject"] for line in running.records("messages", user, "--search", query)]
+
+    wait_until(lambda: len(found("rechnung 京")) == 3, within=10, what="all of it is found")
+    assert found("subject:rechn 1 -subject:2") == ["Rechnung 1 für 東京"]
+    assert b"Rechnung 2" in running.idlepush("messages", user, "--search", '"rechnung 2"').stdout
+
+
 # Orders
 
 

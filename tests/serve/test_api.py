@@ -219,6 +219,24 @@ async def test_messages_come_in_pages_by_account_mailbox_and_uid(store: Store) -
         is_problem(await client.get("/v1/messages", params={"after": "mzzz"}), 400)
 
 
+async def test_a_search_comes_in_pages_newest_first(store: Store) -> None:
+    served = await filled(store)
+    await store.index()
+    async with served.client() as client:
+        for limit in (1, 2, 1000):
+            found = await pages(client, "/v1/messages", q="hello -subject:3", limit=limit)
+            assert [one["uid"] for one in found] == [11, 10, 2, 1]
+        assert [one["uid"] for one in await pages(client, "/v1/messages", q="hello", mailbox="inbox")] == [3, 2, 1]
+        assert len(await pages(client, "/v1/messages", q="")) == 5
+        MessagePage.model_validate_json((await client.get("/v1/messages", params={"q": "hello"})).content)
+        for typed in ('"', "NEAR(a", "a:b:*", "\x00", "-"):
+            assert await pages(client, "/v1/messages", q=typed) == []
+        wrong = is_problem(await client.get("/v1/messages", params={"q": "before:soon"}), 400)
+        assert "q: before:soon names no day" in wrong.model_dump_json()
+        is_problem(await client.get("/v1/messages", params={"q": "a", "expunged": "true"}), 400)
+        is_problem(await client.get("/v1/messages", params={"q": "x" * 2001}), 422)
+
+
 async def test_a_message_is_found_by_its_id_and_streamed_byte_for_byte(store: Store) -> None:
     served = await filled(store)
     body = b"Subject: \xff\x00 raw\r\n\r\n" + bytes(range(256)) * 3000

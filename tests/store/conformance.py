@@ -5,6 +5,8 @@ import itertools
 import os
 from dataclasses import replace
 from datetime import timedelta
+from email.message import EmailMessage
+from typing import Any
 
 import anyio
 import pytest
@@ -14,8 +16,10 @@ from idlepush.imap.types import MAX_UID, MailboxName, ModSeq, Uid
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import AccountRow, AlertRow, MailboxRow, Store, Sweep
 from idlepush.sync.checkpoint import Quarantine
+from idlepush.sync.content import Attachment
 from idlepush.sync.events import DETAILS, EventType, FoundBy
 from idlepush.sync.message import Address, Headers
+from idlepush.sync.query import read_query
 from tests.store.making import (
     INBOX,
     START,
@@ -243,6 +247,7 @@ class NewMessages:
             "email_id": None,
             "thread_id": None,
             "labels": None,
+            "attachments": [],
         }
         assert found.expunged is None
 
@@ -1152,6 +1157,142 @@ class Cursors:
         assert await store.cursor("maildir", "bob") == 3
 
 
+def mail(subject: str, text: str, *names: str, sender: str = "zoe@example.org") -> bytes:
+    letter = EmailMessage()
+    letter["Subject"], letter["From"], letter["To"] = subject, sender, "bob@example.com"
+    letter.set_content(text)
+    for name in names:
+        letter.add_attachment(b"x" * 100, maintype="application", subtype="pdf", filename=name)
+    return letter.as_bytes()
+
+
+async def found(store: Store, typed: str, account: str | None = "alice", **given: Any) -> list[int]:
+    return [one.uid for one in await rows(store, account, query=read_query(typed), **given)]
+
+
+class Searches:
+    @pytest.fixture
+    async def generation(self, store: Store) -> int:
+        """Three letters, oldest first, and a message mirrored by its header."""
+        generation = await begin(store)
+        told = (Attachment("Scan.pdf", "application/pdf", 9), Attachment(None, "image/gif", 1, "<a@b>", inline=True))
+        new = (
+            message(1, mail("Invoice", "Please pay, says the café in 東京都"), flags=flags("\\Seen")),
+            message(2, mail("Re: Invoice", "Paid yesterday\nwith thanks", "Beleg März.pdf")),
+            message(3, mail("Holidays", "pay attention", sender="Bob <bob@example.com>"), internal_date=None),
+            message(4, None, attachments=told),
+        )
+        await store.commit(changes(generation, new=new))
+        await store.index()
+        return generation
+
+    @pytest.mark.parametrize(
+        ("typed", "uids"),
+        [
+            ("", [4, 2, 1, 3]),
+            ("invoice", [2, 1]),
+            ("INVO", [2, 1]),
+            ("invoice paid", [2]),
+            ("invoice -paid", [1]),
+            ('"paid yesterday with"', [2]),
+            ('"yesterday paid"', []),
+            ("cafe", [1]),
+            ("東京", [1]),
+            ("京都", [1]),
+            ("京", [1]),
+            ("from:bob", [3]),
+            ("to:bob", [4, 2, 1, 3]),
+            ("subject:grusse", [4]),
+            ("has:attachment", [4, 2]),
+            ("-has:attachment", [1, 3]),
+            ("filename:marz", [2]),
+            ("scan", [4]),
+            ("is:unread pay", [3]),
+            ("is:read", [1]),
+            ("before:2000-01-01", [3]),
+            ("after:2000-01-01 invoice", [2, 1]),
+            ("in:INBOX invoice", [2, 1]),
+            ("-in:inbox", []),
+            ("in:Nowhere", []),
+            ('NEAR("a" b) *', []),
+            ("\x00", []),
+        ],
+    )
+    async def test_a_search_finds(self, store: Store, generation: int, typed: str, uids: list[int]) -> None:
+        assert await found(store, typed) == uids
+        assert await found(store, typed, None) == uids
+        assert await found(store, typed, "bob") == []
+
+    async def test_attachments_are_shown_with_their_message(self, store: Store, generation: int) -> None:
+        shown = {one.uid: [(at.name, at.type, at.size) for at in one.attachments] for one in await rows(store)}
+
+        assert shown[1] == []
+        assert shown[2] == [("Beleg März.pdf", "application/pdf", 100)]
+        assert shown[4] == [("Scan.pdf", "application/pdf", 9)]
+
+    async def test_pages_follow_each_other(self, store: Store, generation: int) -> None:
+        first = await rows(store, "alice", query=read_query("to:bob"), limit=2)
+        rest = await rows(store, "alice", query=read_query("to:bob"), after=first[-1].id)
+
+        assert [one.uid for one in [*first, *rest]] == [4, 2, 1, 3]
+        with pytest.raises(KeyError):
+            await rows(store, "alice", query=read_query(""), after="m999")
+
+    async def test_what_is_expunged_is_not_found(self, store: Store, generation: int) -> None:
+        await store.commit(changes(generation, expunged=UidSet.of(2)))
+        assert await found(store, "invoice") == [1]
+
+        await store.mailbox_gone("alice", INBOX)
+        assert await found(store, "invoice") == []
+
+    async def test_each_message_of_a_shared_body_is_found(self, store: Store, generation: int) -> None:
+        other = await begin(store, "alice", ARCHIVE)
+        bobs = await begin(store, "bob")
+        letter = mail("Invoice", "Please pay, says the café in 東京都")
+        await store.commit(changes(other, "alice", ARCHIVE, new=(message(7, letter),)))
+        await store.commit(changes(bobs, "bob", new=(message(8, letter),)))
+        await store.index()
+
+        assert sorted(await found(store, "cafe")) == [1, 7]
+        assert await found(store, "cafe", mailbox=ARCHIVE) == [7]
+        assert await found(store, "cafe in:Archive") == [7]
+        assert await found(store, "cafe", "bob") == [8]
+        assert sorted(await found(store, "cafe", None)) == [1, 7, 8]
+
+        await store.purge("alice")
+        await store.index()
+        assert await found(store, "cafe", None) == [8]
+
+    async def test_a_long_message_is_found_by_its_header_then_by_its_text(self, store: Store, generation: int) -> None:
+        letter = mail("Long", "the words at its very end", "Big.pdf")
+        begun = message(9, letter[:90], complete=False)
+        await store.commit(changes(generation, new=(begun,)))
+        await store.index()
+        assert await found(store, "subject:9") == [9]
+        assert await found(store, "very") == []
+
+        await store.commit(changes(generation, slices=(part(9, 90, letter[90:], final=True),)))
+        await store.index()
+
+        assert await found(store, "very") == [9]
+        assert await found(store, "subject:long has:attachment") == [9]
+        assert await found(store, "subject:9") == []
+
+    async def test_a_body_that_was_swept_is_forgotten(self, store: Store, generation: int, clock: Clock) -> None:
+        await store.commit(changes(generation, expunged=UidSet.of(1, 2)))
+        await store.sweep(Sweep(bodies_before=clock.pass_by(hours=1), rows_before=None))
+        await store.index()
+
+        assert await found(store, "invoice") == []
+        assert [one.attachments for one in await rows(store, expunged=True)] == [(), ()]
+
+    async def test_searching_changes_nothing_that_others_see(self, store: Store, generation: int) -> None:
+        position = await store.position()
+        await store.index()
+        await found(store, "invoice")
+        assert await store.position() == position
+
+
 class Retention:
     async def test_a_body_is_swept_some_time_after_its_last_message(self, store: Store, clock: Clock) -> None:
         generation = await begin(store)
@@ -1280,6 +1421,7 @@ class StoreConformance(
     Listings,
     TheLog,
     Cursors,
+    Searches,
     Retention,
 ):
     """All of it; a store's test class inherits this and has a `store` fixture that goes by the `clock` fixture."""

@@ -19,7 +19,9 @@ from idlepush.store.memory import MemoryStore
 from idlepush.store.sqlite import open_store
 from idlepush.sync.changes import ChangeSet, NewMessage
 from idlepush.sync.checkpoint import Hole, Quarantine
+from idlepush.sync.content import Attachment
 from idlepush.sync.events import DETAILS, FoundBy
+from idlepush.sync.query import read_query
 from tests.store.making import (
     INBOX,
     START,
@@ -36,7 +38,29 @@ from tests.store.making import (
 )
 
 MAILBOXES = (("alice", INBOX), ("alice", MailboxName(b"A&-B")), ("alice", MailboxName(b"C")), ("bob", INBOX))
-BODIES = (b"a", b"a" * 300_000, b"ab" * 5, b"\x00")
+MAIL = "Subject: Bericht\r\nCc: Carol <c@example.org>\r\n\r\nGrüße aus 東京".encode()
+ATTACHED = (Attachment("Plan.pdf", "application/pdf", 7), Attachment(None, "image/png", 1, "<a@b>", inline=True))
+BODIES = (b"a", b"a" * 300_000, b"ab" * 5, b"\x00", MAIL)
+QUERIES = tuple(
+    read_query(typed)
+    for typed in (
+        "",
+        "is:unread",
+        "in:INBOX -is:draft",
+        "after:2024-05-01",
+        "before:2024-05-01 grusse",
+        "grus",
+        '"grusse aus"',
+        "東京",
+        "-bericht",
+        "subject:grusse -to:carol",
+        "zoe bob",
+        "has:attachment",
+        "filename:plan",
+        "-has:attachment from:example.org",
+        "!",
+    )
+)
 
 # Few of everything, so that what happens happens to the same UIDs, fingerprints and bodies.
 uids = st.integers(1, 7).map(Uid)
@@ -62,6 +86,7 @@ def messages(draw: st.DrawFn) -> NewMessage:
         found_by=draw(st.sampled_from(FoundBy)),
         initial=draw(st.booleans()),
         modseq=draw(st.none() | st.just(ModSeq(5))),
+        attachments=ATTACHED if body is None and draw(st.booleans()) else (),
     )
 
 
@@ -137,6 +162,11 @@ class Noted:
 
 
 @dataclass(frozen=True)
+class Index:
+    """What searches go by is brought up to the rows in between, too."""
+
+
+@dataclass(frozen=True)
 class Purge:
     account: str
 
@@ -160,9 +190,10 @@ steps = st.one_of(
         details=st.dictionaries(st.text(max_size=2), st.none() | st.booleans(), max_size=1),
     ),
     st.builds(Sweep, bodies_before=moments, rows_before=moments),
+    st.builds(Index),
     st.builds(Purge, st.sampled_from(["alice", "bob"])),
 )
-Step = Change | Gone | Renamed | Noted | AccountRow | Sweep | Purge
+Step = Change | Gone | Renamed | Noted | AccountRow | Sweep | Index | Purge
 
 
 async def take(store: Store, step: Step) -> Committed | str | None:
@@ -191,6 +222,8 @@ async def take(store: Store, step: Step) -> Committed | str | None:
             await store.set_account(step)
         case Sweep():
             await store.sweep(step)
+        case Index():
+            await store.index()
         case Purge():
             await store.purge(step.account)
     return None
@@ -198,12 +231,14 @@ async def take(store: Store, step: Step) -> Committed | str | None:
 
 async def seen(store: Store) -> dict[str, Any]:
     """All that can be asked of a store."""
+    await store.index()
     live, gone = await rows(store), await rows(store, expunged=True)
     mirrors = {mailbox: await store.mirror(*mailbox) for mailbox in MAILBOXES}
     generations = [one.generation for one in mirrors.values() if one]
     return {
         "live": live,
         "gone": gone,
+        "found": [await rows(store, account, query=query) for query in QUERIES for account in (None, "alice", "bob")],
         "newest": [await rows(store, "alice", newest=True), await rows(store, newest=True, expunged=True)],
         "raw": {one.id: await _raw_or_none(store, one.id) for one in [*live, *gone]},
         "events": await all_events(store),

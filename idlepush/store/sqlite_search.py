@@ -1,0 +1,114 @@
+"""Searching: a query put into FTS5's words and SQL's conditions, and its answer page by page, newest first.
+
+Nothing that anybody typed is spelled into either: words hold letters and digits alone, and stand in quotes.
+"""
+
+# ruff: noqa: S608 - statements are put together from constants alone
+
+import sqlite3
+from typing import Any, Final
+
+from idlepush.imap.types import MailboxName
+from idlepush.store.base import MessageRow
+from idlepush.store.sqlite_index import ATTACHED, INDEXED, account_mark
+from idlepush.store.sqlite_listing import AGE, MESSAGES, YOUNGER_THAN_ALL
+from idlepush.store.sqlite_listing import Place as PlaceInOrder
+from idlepush.store.sqlite_rows import message_from, micros, spell_json
+from idlepush.sync.query import Phrase, Query
+
+_MAILBOXES: Final = """
+    SELECT id, name FROM mailbox
+    WHERE (:account IS NULL OR account = :account) AND (:raw IS NULL OR raw = :raw)
+"""
+# The index of words is asked once; each document has its rows in either of two ways.
+_WITH_WORDS: Final = f"""
+    WITH found AS MATERIALIZED (
+        SELECT document.body, document.message, document.account
+        FROM words CROSS JOIN document ON document.id = words.rowid
+        WHERE words MATCH :words
+    ),
+    shown (id, account) AS (
+        SELECT message.id, found.account FROM found CROSS JOIN message ON message.body = found.body
+        WHERE found.body IS NOT NULL
+        UNION
+        SELECT found.message, found.account FROM found WHERE found.message IS NOT NULL
+    )
+    SELECT {AGE} AS age, message.id
+    FROM shown CROSS JOIN message ON message.id = shown.id CROSS JOIN mailbox ON mailbox.id = message.mailbox
+    WHERE mailbox.account = shown.account AND %s
+    ORDER BY age DESC, message.id DESC
+    LIMIT :count
+"""
+_WITHOUT: Final = f"""
+    SELECT {AGE} AS age, message.id FROM message WHERE %s ORDER BY age DESC, message.id DESC LIMIT :count
+"""
+_BY_ID: Final = f"{MESSAGES} WHERE message.id = ?"
+
+
+class ByMatch:
+    """The live rows that answer *query*, newest first; behind *last*, where there is one. See `Listing`."""
+
+    def __init__(
+        self,
+        query: Query,
+        account: str | None,
+        mailbox: MailboxName | None,
+        last: PlaceInOrder | None,
+    ) -> None:
+        self._query = query
+        self._filter = {"account": account, "raw": None if mailbox is None else mailbox.raw}
+        self._words = spell_words(query, account) if query.needs_words else None
+        self._key = last.by_age if last else YOUNGER_THAN_ALL
+
+    def page(self, db: sqlite3.Connection, count: int) -> list[MessageRow]:
+        """See `Listing.page`."""
+        if any(not phrase.words for phrase in self._query.wanted):
+            return []
+        mailboxes = [number for number, name in db.execute(_MAILBOXES, self._filter) if self._may_be_in(name)]
+        conditions, values = self._conditions(mailboxes)
+        sql = (_WITHOUT if self._words is None else _WITH_WORDS) % " AND ".join(conditions)
+        keys = db.execute(sql, {**values, "words": self._words, "count": count}).fetchall()
+        if keys:
+            self._key = keys[-1]
+        rows = [db.execute(_BY_ID, (number,)).fetchone() for _, number in keys]
+        return [message_from(columns) for columns in rows if columns is not None]
+
+    def _may_be_in(self, name: str) -> bool:
+        query = self._query
+        return name not in query.other_mailboxes and (not query.mailboxes or name in query.mailboxes)
+
+    def _conditions(self, mailboxes: list[int]) -> tuple[list[str], dict[str, Any]]:
+        query = self._query
+        age, number = self._key
+        conditions = [
+            "message.expunged IS NULL",
+            "message.mailbox IN (SELECT value FROM json_each(:mailboxes))",
+            f"{AGE} <= :age AND ({AGE} < :age OR message.id < :id)",
+        ]
+        values: dict[str, Any] = {"mailboxes": spell_json(mailboxes), "age": age, "id": number}
+        if query.before is not None:
+            conditions.append(f"{AGE} < :before")
+            values["before"] = micros(query.before)
+        if query.since is not None:
+            conditions.append(f"{AGE} >= :since")
+            values["since"] = micros(query.since)
+        for place, (flag, is_set) in enumerate(query.flags.items()):
+            conditions.append(f"instr(message.flags, :flag{place}) {'>' if is_set else '='} 0")
+            values[f"flag{place}"] = spell_json(flag)
+        return conditions, values
+
+
+def spell_words(query: Query, account: str | None) -> str:
+    """Spell what FTS5 is asked for. Something is always wanted, for it knows no bare NOT."""
+    wanted = [f'marks : "{INDEXED if account is None else account_mark(account)}"']
+    wanted += [_spell(phrase) for phrase in query.wanted]
+    unwanted = [_spell(phrase) for phrase in query.unwanted]
+    if query.attached is not None:
+        (wanted if query.attached else unwanted).append(f'marks : "{ATTACHED}"')
+    spelled = " AND ".join(wanted)
+    return f"({spelled}) NOT ({' OR '.join(unwanted)})" if unwanted else spelled
+
+
+def _spell(phrase: Phrase) -> str:
+    place = "" if phrase.place is None else f"{phrase.place.value} : "
+    return f'{place}"{" ".join(phrase.words)}"{" *" if phrase.is_begun else ""}'
