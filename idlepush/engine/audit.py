@@ -36,7 +36,7 @@ def _turn(moment: datetime, interval: float, phase: float) -> int:
 
 async def audit(look: Look, mirror: Mirror) -> None:
     """Compare everything; *mirror* has no holes. What the server tells of meanwhile was not missed by anybody."""
-    before, had = look.done.expunged, look.done.flags
+    before, had = look.done.expunged + look.done.leaving, look.done.flags
     await compare(look, mirror, CompareUids())
     seen = await look.reload()
     assert seen is not None
@@ -45,10 +45,10 @@ async def audit(look: Look, mirror: Mirror) -> None:
     if not compared:
         await compare(look, seen, CompareFlags(None))
     heard = look.view.heard
-    extra = 0 if heard.expunged or heard.vanished else look.done.expunged - before
+    extra = 0 if heard.expunged or heard.vanished else look.done.expunged + look.done.leaving - before
     flags = 0 if heard.any_flags else max(0, look.done.flags - had - len(heard.uids) - len(heard.numbers))
     # What it found stands in a line of its own; the look goes by without it.
-    look.done.expunged, look.done.flags = look.done.expunged - extra, look.done.flags - flags
+    look.done.expunged, look.done.flags = max(0, look.done.expunged - extra), look.done.flags - flags
     await look.commit(seen, audited_at=look.now())
     look.observe(
         Audited(

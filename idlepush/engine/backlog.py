@@ -53,6 +53,8 @@ async def fill_holes(look: Look, mirror: Mirror, holes: Sequence[Hole]) -> None:
         return
     present = await look.session.search(batch)
     messages, unusable = look.judged(answers, present, holes[0].found_by, mirror)
+    if holes[0].found_by is not FoundBy.BACKFILL:
+        await look.expect_moves(mirror, messages)
     quarantined = look.given_up(mirror, unusable)
     left = UidSet.from_uids(uid for uid in unusable if uid not in quarantined)
     reach = wanted.above(batch.first - 1)

@@ -55,7 +55,7 @@ async def compare(look: Look, mirror: Mirror, step: CompareFlags | CompareUids |
 async def _compare_flags(look: Look, mirror: Mirror, uids: UidSet | None, *, newest: bool) -> None:
     now = anyio.current_time()
     if uids is None:
-        uids = await look.store.uids(mirror.generation)
+        uids = await look.alive(mirror)
         if newest:
             uids, look.memory.newest_flags_at = uids.newest(NEWEST_FLAGS), now
         else:
@@ -95,7 +95,7 @@ async def _compare_uids(look: Look, mirror: Mirror) -> None:
         # The answer and EXISTS disagree: what one answer leaves out is not yet gone.
         await look.session.noop()
         found = found | await look.session.search(EVERYTHING)
-    alive = await look.store.uids(mirror.generation)
+    alive = await look.alive(mirror)
     checkpoint = mirror.checkpoint
     below = found.below(checkpoint.high)
     aside = UidSet.from_uids(mirror.quarantine)
@@ -114,7 +114,7 @@ async def _compare_uids(look: Look, mirror: Mirror) -> None:
 
 async def _really_gone(look: Look, mirror: Mirror, vanished: UidSet) -> UidSet:
     """Return which mirrored messages of *vanished* are gone; the server is asked once more."""
-    mirrored = vanished & await look.store.uids(mirror.generation) if vanished else UidSet()
+    mirrored = vanished & await look.alive(mirror) if vanished else UidSet()
     if not mirrored:
         return mirrored
     still = await look.session.search(mirrored)
@@ -144,7 +144,12 @@ async def _commit_flags(look: Look, mirror: Mirror, said: Mapping[Uid, Flags], m
 
 
 async def _expunge(look: Look, mirror: Mirror, gone: UidSet, *, released: UidSet = UidSet()) -> None:
-    """Write what is gone, a bounded piece at a time."""
+    """Write what is gone, a bounded piece at a time; or let it leave."""
+    if look.moves is not None and gone:
+        # It may turn up elsewhere: whoever watches expunges it once the other mailboxes were looked at.
+        look.moves.leave(look.mailbox.name, mirror.generation, gone)
+        look.done.leaving += len(gone)
+        gone = UidSet()
     pieces = list(gone.chunks(WINDOW))
     if not pieces and released:
         pieces = [UidSet()]
@@ -154,6 +159,8 @@ async def _expunge(look: Look, mirror: Mirror, gone: UidSet, *, released: UidSet
 
 async def _raise_modseq(look: Look, mirror: Mirror) -> None:
     modseq = look.view.highestmodseq
-    if modseq != mirror.checkpoint.modseq:
+    if look.moves is not None and modseq is not None and look.leaving(mirror):
+        look.moves.raise_modseq(mirror.generation, modseq)
+    elif modseq != mirror.checkpoint.modseq:
         await look.commit(mirror, modseq=modseq, forget_modseq=modseq is None)
     look.memory.must_rise = False

@@ -5,13 +5,14 @@ body (seen). So NOOP leaves behind the bodies in the same write, and only what a
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final, TypeVar
 
 import anyio
 
 from idlepush.engine.latches import Latches
+from idlepush.engine.moves import Moves
 from idlepush.engine.observations import Feature, Mirrored, Observe, Phase, Quarantined, Timed
 from idlepush.engine.session import Session
 from idlepush.imap.responses import Fetch
@@ -90,6 +91,8 @@ class Done:
     moved: int = 0
     flags: int = 0
     expunged: int = 0
+    leaving: int = 0
+    """How many were found to be gone, and are not expunged before the other mailboxes were looked at."""
     remaining: int = 0
     first_commit_at: float | None = None
 
@@ -119,7 +122,11 @@ class Look:
     told_by: FoundBy = FoundBy.PUSH
     """What a message will say that the server tells of meanwhile."""
     began: float = field(default_factory=anyio.current_time)
+    moves: Moves | None = None
+    """What is leaving the account's mailboxes; None where it has only one."""
     done: Done = field(default_factory=Done)
+    examined: bool = False
+    """The mailbox was examined anew in this look, and what that showed is still to be looked into."""
     fruitless: int = 0
     """How often in a row EXISTS was heard and nothing was there: a server that says it in every answer."""
 
@@ -137,7 +144,31 @@ class Look:
     async def reload(self) -> Mirror | None:
         mirror = await self.store.mirror(self.mailbox.account, self.mailbox.name)
         self.memory.of(mirror.generation if mirror else None)
-        return mirror
+        return mirror and await self._without_leaving(mirror)
+
+    async def _without_leaving(self, mirror: Mirror) -> Mirror:
+        leaving = self.leaving(mirror)
+        if self.moves is None or not leaving:
+            return mirror
+        alive = mirror.alive - len(leaving & await self.store.uids(mirror.generation))
+        modseq = self.moves.modseq_of(mirror.generation) or mirror.checkpoint.modseq
+        return replace(mirror, alive=alive, checkpoint=replace(mirror.checkpoint, modseq=modseq))
+
+    def leaving(self, mirror: Mirror) -> UidSet:
+        """What is known to be gone and not expunged yet."""
+        return self.moves.leaving_from(mirror.generation) if self.moves is not None else UidSet()
+
+    async def alive(self, mirror: Mirror) -> UidSet:
+        """Return the UIDs that are mirrored, less those that are leaving."""
+        return await self.store.uids(mirror.generation) - self.leaving(mirror)
+
+    async def expect_moves(self, mirror: Mirror, arrived: Sequence[NewMessage]) -> None:
+        """Find out which of what *arrived* was moved here: to be asked before it is committed."""
+        # Gmail shows each message in several mailboxes at once: there a twin says nothing.
+        if self.moves is None or mirror.older_alive or not arrived or "X-GM-EXT-1" in self.session.capabilities:
+            return
+        if await self.moves.expect(self.session, self.store, self.mailbox.account, self.mailbox.name, arrived):
+            self.examined = True
 
     def judged(
         self, answers: Mapping[Uid, Fetch], present: UidSet, found_by: FoundBy, mirror: Mirror
@@ -213,6 +244,7 @@ class Look:
             flags=flags or {},
             modseqs=modseqs or {},
             expunged=expunged,
+            leaving=self.moves.leaving if self.moves is not None and new else {},
             quarantined=quarantined or {},
             released=released,
             accounted=accounted,

@@ -98,10 +98,12 @@ async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
     look.fruitless = 0 if present else look.fruitless + 1
     messages, _ = look.judged(answers, present, look.found_by, mirror)
     stored = UidSet.from_uids(message.uid for message in messages)
+    top = _top(look, first, present)  # as of this answer: moves may have it examined anew
+    await look.expect_moves(mirror, messages)
     await look.commit(
         mirror,
         new=messages,
-        high=_top(look, first, present),
+        high=top,
         holes=holes_of(present - stored, look.found_by),
         urgent=True,
     )

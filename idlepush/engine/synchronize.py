@@ -123,10 +123,12 @@ def _judge_modseq(look: Look, mirror: Mirror | None) -> None:
 
 
 def _refreshed(look: Look, seen: Seen) -> Seen:
-    view = look.view
+    view, examined = look.view, look.examined
+    look.examined = False
     return replace(
         seen,
         uidvalidity=view.uidvalidity,
+        fresh=seen.fresh or examined,
         # A server whose UIDNEXT went back twice is not asked for it again: what is there is looked for instead.
         uidnext=view.uidnext if look.memory.rewinds < 2 else None,
         exists=view.exists,

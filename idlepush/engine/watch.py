@@ -31,6 +31,7 @@ from idlepush.engine.latches import Latches
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import log_in
 from idlepush.engine.look import Done, Look, Mailbox
+from idlepush.engine.moves import Moves
 from idlepush.engine.notify import Notify
 from idlepush.engine.observations import (
     Connected,
@@ -62,6 +63,8 @@ TURN: Final = 2.0
 """Seconds of backlog before everybody else is looked at again."""
 TOLERANCE: Final = 0.5
 """Seconds by which a poll may come early: better than another wait for the rest."""
+FEW: Final = 20
+"""So many mailboxes are asked how they stand though nothing is said of them, where LIST-STATUS is missing."""
 OWN_LOGINS_PER_SECOND: Final = 0.2
 OWN_LOGIN_BURST: Final = 10
 """One account's own share of the host's patience: a server that drops every session is not hammered for it."""
@@ -122,6 +125,7 @@ class Watch:
         self._notify = Notify(self._latches)
         self._idling = Idling(settings, around.observe)
         self._rounds = _Rounds()
+        self._moves = Moves()
         self._rules = BodyRules(
             headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
         )
@@ -200,12 +204,13 @@ class Watch:
     async def _round(self, session: Session, source: WakeSource) -> None:
         """Bring everything that changed up to its server, and have the one that idles selected in the end."""
         following, rounds = self._following, self._rounds
+        self._moves = Moves()
         # What was heard speaks of the mailbox as it is selected: it is looked into before another one is.
         has_looked = source is WakeSource.PUSH or self._has_hints(session)
         if has_looked:
             await self._look_at(session, following.first, source)
         names_changed = await self._take_hints(session)
-        is_due = names_changed or self._is_poll_due(source)
+        is_due = names_changed or self._is_poll_due(source) or self._may_be_elsewhere(session)
         if is_due:
             await self._read(session)
         fallen, others = await self._changed(polled=is_due)
@@ -217,8 +222,28 @@ class Watch:
             await self._look_at(session, name, source)
             if self._stopping:
                 return
+        if not is_due and self._may_be_elsewhere(session):
+            await self._read(session)
+            fallen, others = await self._changed(polled=True)
+            for name in (*fallen, *others):
+                await self._look_at(session, name, source)
+        await self._settle_moves()
         if _selected(session) != following.first and not rounds.backlog:
             await self._look_at(session, following.first, WakeSource.POLL)
+
+    def _may_be_elsewhere(self, session: Session) -> bool:
+        """What has left a mailbox may be in one that nobody told of; worth asking where it is asked for cheaply."""
+        return bool(self._moves) and ("LIST-STATUS" in session.capabilities or len(self._following.names) <= FEW)
+
+    async def _settle_moves(self) -> None:
+        """Expunge what has left one mailbox and turned up in no other."""
+        for name, expunged in await self._moves.settle(self._around.store, self.settings.name):
+            self._following.memory(name).mirror = None  # what was moved has left it as well
+            self._around.observe(
+                Looked(
+                    account=self.settings.name, mailbox=name.text, source=WakeSource.POLL, seconds=0, expunged=expunged
+                )
+            )
 
     # What is to be looked at
 
@@ -330,6 +355,7 @@ class Watch:
             now=self._around.now,
             observe=self._around.observe,
             latches=self._latches,
+            moves=self._moves if len(self._following.names) > 1 else None,
         )
         flags_due = _is_over(memory.flags_at, self.settings.flags_interval) or source is WakeSource.RECONNECT
         newest_due = source is WakeSource.NOTIFY or (

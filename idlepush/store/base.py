@@ -16,7 +16,7 @@ from typing import Protocol
 
 from idlepush.imap.types import Flags, MailboxName, Uid
 from idlepush.imap.uidset import UidSet
-from idlepush.sync.changes import ChangeSet
+from idlepush.sync.changes import ChangeSet, NewMessage
 from idlepush.sync.checkpoint import Checkpoint, Quarantine
 from idlepush.sync.events import Event, Json, rfc3339
 from idlepush.sync.message import Address
@@ -62,6 +62,16 @@ class AttachmentRow:
     name: str | None
     type: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Twins:
+    """Live rows of another mailbox that are like messages which have just arrived somewhere."""
+
+    mailbox: MailboxName
+    generation: int
+    uidvalidity: int
+    uids: UidSet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +258,10 @@ class Reader(Protocol):
 
     async def flags(self, generation: int, first: int, last: int) -> Mapping[Uid, Flags]:
         """Return the flags of the live rows with first <= UID <= last."""
+        ...
+
+    async def twins(self, account: str, mailbox: MailboxName, messages: Sequence[NewMessage]) -> Sequence[Twins]:
+        """Return what stands in other mailboxes of the account and has the name, or else the fingerprint, of these."""
         ...
 
     async def sizes(self, generation: int, first: int, last: int) -> Mapping[Uid, tuple[int, datetime | None]]:

@@ -10,10 +10,10 @@ import anyio.lowlevel
 from idlepush.errors import StaleGeneration
 from idlepush.imap.types import Flags, MailboxName, Uid
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, AlertRow, Committed, MailboxRow, MessageRow, Mirror, Sweep
+from idlepush.store.base import AccountRow, AlertRow, Committed, MailboxRow, MessageRow, Mirror, Sweep, Twins
 from idlepush.store.memory_tables import Commit, Mailbox, Row, Tables
 from idlepush.store.spelling import number_of, span, utc
-from idlepush.sync.changes import ChangeSet
+from idlepush.sync.changes import ChangeSet, NewMessage
 from idlepush.sync.events import Event
 from idlepush.sync.query import Query
 
@@ -257,6 +257,11 @@ class MemoryStore:
         """See `Reader.flags`."""
         await anyio.lowlevel.checkpoint()
         return {row.uid: row.flags for row in self._live(generation) if first <= row.uid <= last}
+
+    async def twins(self, account: str, mailbox: MailboxName, messages: Sequence[NewMessage]) -> Sequence[Twins]:
+        """See `Reader.twins`."""
+        await anyio.lowlevel.checkpoint()
+        return self._tables.twins(account, mailbox, messages)
 
     async def sizes(self, generation: int, first: int, last: int) -> Mapping[Uid, tuple[int, datetime | None]]:
         """See `Reader.sizes`."""

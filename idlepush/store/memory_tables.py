@@ -4,14 +4,14 @@ What the SQL of the other stores does is held against this (`tests/store/test_sa
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 
 from idlepush.imap.types import Flags, MailboxName, Uid, same_flags
 from idlepush.imap.uidset import UidSet
-from idlepush.store.base import AccountRow, AlertRow, AttachmentRow, Committed, MessageRow
+from idlepush.store.base import AccountRow, AlertRow, AttachmentRow, Committed, MessageRow, Twins
 from idlepush.store.spelling import (
     details_of_alert,
     details_of_move,
@@ -188,6 +188,25 @@ class Tables:
     events: list[Event] = field(default_factory=list)
     last_row: int = 0
     last_generation: int = 0
+
+    def twins(self, account: str, name: MailboxName, messages: Sequence[NewMessage]) -> list[Twins]:
+        """Do what `Reader.twins` promises."""
+        names = {message.identity.email_id for message in messages} - {None}
+        fingerprints = {message.fingerprint for message in messages if message.identity.email_id is None}
+        found = []
+        for (owner, other), mailbox in self.mailboxes.items():
+            current = mailbox.current
+            if owner != account or other == name or current is None:
+                continue
+            like = [
+                row.uid
+                for row in current.live.values()
+                if row.identity.email_id in names or row.message.fingerprint in fingerprints
+            ]
+            if like:
+                uids = UidSet.from_uids(like)
+                found.append(Twins(other, current.id, current.checkpoint.uidvalidity, uids))
+        return found
 
     def forget_orphans(self) -> None:
         """Drop the bodies that no row refers to."""

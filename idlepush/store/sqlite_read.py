@@ -20,7 +20,7 @@ from idlepush.errors import StoreError
 from idlepush.imap.types import MAX_UID, Flags, MailboxName, Uid
 from idlepush.imap.uidset import UidSet
 from idlepush.store import sqlite_alerts
-from idlepush.store.base import AccountRow, AlertRow, MailboxRow, MessageRow, Mirror
+from idlepush.store.base import AccountRow, AlertRow, MailboxRow, MessageRow, Mirror, Twins
 from idlepush.store.spelling import number_of, span
 from idlepush.store.sqlite_bodies import chunk_of
 from idlepush.store.sqlite_listing import MESSAGES, ByAge, ByPlace, Listing, place_of
@@ -38,6 +38,7 @@ from idlepush.store.sqlite_rows import (
 )
 from idlepush.store.sqlite_search import ByMatch
 from idlepush.store.sqlite_thread import Database
+from idlepush.sync.changes import NewMessage
 from idlepush.sync.checkpoint import Quarantine
 from idlepush.sync.events import Event
 from idlepush.sync.query import Query
@@ -94,6 +95,21 @@ _OF_GENERATION: Final = """
 _UIDS: Final = f"SELECT uid FROM message WHERE {_OF_GENERATION} ORDER BY uid"
 _FLAGS: Final = f"SELECT uid, flags FROM message WHERE {_OF_GENERATION} ORDER BY uid"
 _SIZES: Final = f"SELECT uid, size, internal_date FROM message WHERE {_OF_GENERATION} ORDER BY uid"
+
+
+def _twins_by(column: str) -> str:
+    """Mailbox by mailbox, each through its index."""
+    return f"""
+        SELECT mailbox.raw, message.generation, generation.uidvalidity, message.uid
+        FROM mailbox CROSS JOIN message ON message.mailbox = mailbox.id
+        JOIN generation ON generation.id = message.generation
+        WHERE mailbox.account = ? AND mailbox.raw <> ? AND message.{column} = ? AND message.expunged IS NULL
+        AND message.generation = mailbox.generation
+    """
+
+
+_TWINS_BY_NAME: Final = _twins_by("email_id")
+_TWINS_BY_FINGERPRINT: Final = _twins_by("fingerprint")
 
 
 class SqliteReader:
@@ -201,6 +217,23 @@ class SqliteReader:
         """See `Reader.flags`."""
         span = {"generation": generation, "first": first, "last": last}
         return await self._ask(lambda db: {Uid(uid): flags_from(flags) for uid, flags in db.execute(_FLAGS, span)})
+
+    async def twins(self, account: str, mailbox: MailboxName, messages: Sequence[NewMessage]) -> Sequence[Twins]:
+        """See `Reader.twins`."""
+
+        def look_up(db: sqlite3.Connection) -> Sequence[Twins]:
+            found: dict[tuple[bytes, int, int], list[int]] = {}
+            for message in messages:
+                name = message.identity.email_id
+                query, key = (_TWINS_BY_FINGERPRINT, message.fingerprint) if name is None else (_TWINS_BY_NAME, name)
+                for raw, generation, uidvalidity, uid in db.execute(query, (account, mailbox.raw, key)):
+                    found.setdefault((raw, generation, uidvalidity), []).append(uid)
+            return [
+                Twins(MailboxName(raw), generation, uidvalidity, UidSet.from_uids(uids))
+                for (raw, generation, uidvalidity), uids in found.items()
+            ]
+
+        return await self._ask(look_up)
 
     async def sizes(self, generation: int, first: int, last: int) -> Mapping[Uid, tuple[int, datetime | None]]:
         """See `Reader.sizes`."""

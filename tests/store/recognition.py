@@ -126,3 +126,25 @@ class MovedBetweenMailboxes:
         await store.commit(changes(archive, mailbox=ARCHIVE, new=(arrived,), leaving={inbox: UidSet.of(3)}))
 
         assert (await told(store))[-1] is NEW
+
+    async def test_twins_are_found_in_the_other_mailboxes_by_name_or_fingerprint(self, store: Store) -> None:
+        inbox = await begin(store)
+        archive = await begin(store, "alice", ARCHIVE)
+        await begin(store, "bob", ARCHIVE)
+        here = (message(3, b"body"), message(4, identity=named("M4")), message(5))
+        await store.commit(changes(inbox, new=here))
+        gone = message(6, fingerprint=message(5).fingerprint)
+        there = (
+            message(7, b"body", fingerprint=here[0].fingerprint),
+            message(8, identity=named("M4"), fingerprint=b"another"),
+            gone,
+        )
+        await store.commit(changes(archive, mailbox=ARCHIVE, new=there))
+        await store.commit(changes(archive, mailbox=ARCHIVE, expunged=UidSet.of(6)))
+
+        (twins,) = await store.twins("alice", INBOX, here)
+
+        assert (twins.mailbox, twins.generation, twins.uidvalidity) == (ARCHIVE, archive, 7)
+        assert twins.uids == UidSet.of(7, 8)
+        assert await store.twins("bob", INBOX, here) == []
+        assert await store.twins("alice", INBOX, [message(99)]) == []
