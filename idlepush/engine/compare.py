@@ -48,7 +48,7 @@ async def compare(look: Look, mirror: Mirror, step: CompareFlags | CompareUids |
             await _compare_since(look, mirror, modseq)
         case CompareAll():
             await _compare_flags(look, mirror, None, newest=False)
-            await _compare_uids(look, mirror)
+            await _compare_uids(look, mirror, was_told=False)
             await _raise_modseq(look, mirror)
 
 
@@ -88,8 +88,11 @@ async def _compare_vanished(look: Look, mirror: Mirror, uids: UidSet) -> None:
     await _expunge(look, mirror, await _really_gone(look, mirror, uids), released=released)
 
 
-async def _compare_uids(look: Look, mirror: Mirror) -> None:
-    """Ask which UIDs are there. What is mirrored and not there is gone; what is there and not here is missing."""
+async def _compare_uids(look: Look, mirror: Mirror, *, was_told: bool = True) -> None:
+    """Ask which UIDs are there. What is mirrored and not there is gone; what is there and not here is missing.
+
+    *was_told*: with QRESYNC the server should have told what is gone, and is distrusted where it did not.
+    """
     found = await look.session.search(EVERYTHING)
     if len(found) != look.view.exists:
         # The answer and EXISTS disagree: what one answer leaves out is not yet gone.
@@ -101,7 +104,7 @@ async def _compare_uids(look: Look, mirror: Mirror) -> None:
     aside = UidSet.from_uids(mirror.quarantine)
     missing = below - alive - aside - checkpoint.in_holes
     gone = alive - found
-    if look.session.uses_qresync and gone - look.view.heard.vanished and not look.view.heard.expunged:
+    if was_told and look.session.uses_qresync and gone - look.view.heard.vanished and not look.view.heard.expunged:
         await look.session.noop()
         if gone - look.view.heard.vanished:
             look.distrust(Feature.QRESYNC, "it did not tell of messages that are gone")

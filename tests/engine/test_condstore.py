@@ -224,6 +224,7 @@ async def test_a_modseq_that_went_back_means_that_everything_is_compared(capabil
         fake.expunge(8)
         await rig.becomes_equal(within=30)
         assert await modseq(rig) == fake.mailbox().highestmodseq
+        assert rig.observed(FeatureDistrusted) == []
         await rig.replays_exactly()
 
 
