@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from idlepush.engine.credentials import read_secret
 from idlepush.engine.login import choose_mailboxes, log_in
+from idlepush.engine.notify import suits_notify
 from idlepush.engine.session import Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.errors import IdlepushError, MailboxUnavailable
@@ -58,7 +59,8 @@ async def check_account(settings: AccountSettings, environment: Mapping[str, str
 async def _look_around(session: Session, settings: AccountSettings, host: str) -> AccountCheck:
     problems: list[str] = []
     usable: list[MailboxName] = []
-    for name in await choose_mailboxes(session, settings.mailboxes):
+    names = await choose_mailboxes(session, settings.mailboxes)
+    for name in names:
         try:
             await session.examine(name)
         except MailboxUnavailable as unavailable:
@@ -70,7 +72,7 @@ async def _look_around(session: Session, settings: AccountSettings, host: str) -
         host=host,
         capabilities=tuple(sorted(session.capabilities)),
         mailbox=usable[0].text if usable else None,
-        watch="idle" if session.can_idle else "poll",
+        watch="notify" if suits_notify(session, len(names)) else "idle" if session.can_idle else "poll",
         compare=session.compare,
         problems=tuple(problems),
     )
