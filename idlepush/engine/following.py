@@ -133,12 +133,14 @@ class Following:
             return False
         return status.messages < mirror.alive + len(mirror.quarantine)
 
-    async def told(self, name: MailboxName, said: MailboxStatus) -> bool:
+    async def told(self, name: MailboxName, said: MailboxStatus, *, unasked: bool = False) -> bool:
         """Take in what was said of *name* beside the list; True if that is news, or could be."""
         before = self._statuses.get(name, MailboxStatus())
         status = self._statuses[name] = before.updated(said)
         mirror = await self.mirror(name)
-        return status != before or said == MailboxStatus() or mirror is None or differs(mirror, status)
+        # Unasked there was a reason to say it; where there are no mod-sequences, flags change without a number.
+        could_be = unasked and said.modseq is None
+        return could_be or status != before or mirror is None or differs(mirror, status)
 
     # Reading the list
 

@@ -266,7 +266,7 @@ class Watch:
             self._notify.overflowed()
         for name, said in hints.told.items():
             self._notify.heard()
-            if name in self._following.names and await self._following.told(name, said):
+            if name in self._following.names and await self._following.told(name, said, unasked=True):
                 self._rounds.told.add(name)
         return hints.listing or hints.overflowed
 

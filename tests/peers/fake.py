@@ -35,6 +35,8 @@ CAPABILITIES: Final = (
 )
 CONDSTORE: Final = CAPABILITIES + " CONDSTORE"
 QRESYNC: Final = CONDSTORE + " QRESYNC"
+NOTIFY: Final = CAPABILITIES + " NOTIFY"
+OBJECTID: Final = CAPABILITIES + " OBJECTID"
 How = Literal["close", "reset", "stall"]
 
 
@@ -120,6 +122,9 @@ class Behaviour:
     idle_cut_after: float | None = None  # seconds after which the connection ends
     idle_cut_how: How = "close"
 
+    # NOTIFY, where `capabilities` offers it (NOTIFY): what it tells, once it was asked for
+    notify: Literal["yes", "mute", "overflow", "NO", "BADEVENT"] = "yes"  # BADEVENT: it knows MessageNew and …Expunge
+
     # Mailboxes
     delimiter: str = "/"
     per_user: bool = False  # every user has mailboxes of his own; otherwise all share those of ""
@@ -181,6 +186,7 @@ class FakeImap(Behaviour):
         self._faults: dict[str, list[tuple[Fault, int | None]]] = {}
         self._uidvalidities = itertools.count(1_000)
         self._numbers = itertools.count(1)
+        self._object_ids = itertools.count(1)
         self._waiters: set[asyncio.Future[None]] = set()
 
     # Connections
@@ -290,7 +296,8 @@ class FakeImap(Behaviour):
         account = self._accounts.get(user if self.per_user else "")
         if account is None:
             account = self._accounts[user if self.per_user else ""] = {}
-            account["INBOX"] = Mailbox(name="INBOX", uidvalidity=next(self._uidvalidities))
+            number = next(self._uidvalidities)
+            account["INBOX"] = Mailbox(name="INBOX", uidvalidity=number, object_id=f"F{next(self._object_ids)}")
         return account
 
     def mailbox(self, name: str = "INBOX", user: str = "") -> Mailbox:
@@ -351,14 +358,18 @@ class FakeImap(Behaviour):
         if mailbox in account:
             raise ValueError(f"there is a {mailbox} already")
         number = next(self._uidvalidities) if uidvalidity is None else uidvalidity
-        account[mailbox] = Mailbox(name=mailbox, uidvalidity=number, attributes=tuple(attributes))
-        return account[mailbox]
+        made = account[mailbox] = Mailbox(
+            name=mailbox, uidvalidity=number, attributes=tuple(attributes), object_id=f"F{next(self._object_ids)}"
+        )
+        self._tell_name(made)
+        return made
 
     def delete(self, mailbox: str, *, user: str = "") -> None:
         """Delete a mailbox; sessions that have it open learn of it as `when_deleted` says."""
         target = self.mailboxes(user).pop(mailbox)
         for session in self._with_selected(target):
             session.lose_mailbox()
+        self._tell_name(target, r"\NonExistent")
 
     def rename(self, mailbox: str, to: str, *, user: str = "") -> None:
         """Rename a mailbox; it keeps its UIDVALIDITY, and stays open where it is."""
@@ -368,6 +379,7 @@ class FakeImap(Behaviour):
         target = account.pop(mailbox)
         target.name = to
         account[to] = target
+        self._tell_name(target)
 
     # Hooks: what a subclass may override
 
@@ -398,9 +410,16 @@ class FakeImap(Behaviour):
     # Inside
 
     def _push(self, mailbox: Mailbox) -> None:
-        for session in self._with_selected(mailbox):
-            session.push()
+        for session in list(self.sessions):
+            if session.mailbox is mailbox:
+                session.push()
+            elif mailbox in self.mailboxes(session.user or "").values():
+                session.hint(mailbox)
         self.stir()
+
+    def _tell_name(self, mailbox: Mailbox, *attributes: str) -> None:
+        for session in list(self.sessions):
+            session.hint_name(mailbox, attributes)
 
     def _with_selected(self, mailbox: Mailbox) -> list[Session]:
         return [session for session in self.sessions if session.mailbox is mailbox]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tests.peers import fake_condstore as condstore
+from tests.peers import fake_notify as notify
 from tests.peers.fake_fetch import Item, parse_items, spell_flags, spell_item
 from tests.peers.fake_wire import Wire
 from tests.peers.model import (
@@ -88,6 +89,7 @@ class Session(Wire):
         self._is_mailbox_lost = False
         self._tells_modseq = False  # CONDSTORE was enabled
         self._tells_vanished = False  # QRESYNC was
+        self._notified: notify.Wanted | None = None
 
     @property
     def is_idling(self) -> bool:
@@ -106,6 +108,41 @@ class Session(Wire):
         """Tell an idling session at once, if this server does so."""
         if self.is_idling and self.server.pushes == "at once":
             self._tell()
+
+    def hint(self, mailbox: Mailbox) -> None:
+        """Tell what NOTIFY asks for of a mailbox that is not selected."""
+        if self._notified is None or not self._notified.covers(mailbox.name):
+            return
+        if self.server.notify == "overflow":
+            self.say("* OK [NOTIFICATIONOVERFLOW] too much to tell")
+            self._notified = None
+        elif self.server.notify != "mute":
+            self._say_status(mailbox, self._notified_items)
+
+    def hint_name(self, mailbox: Mailbox, attributes: Sequence[str]) -> None:
+        """Tell that a mailbox was made, renamed or deleted."""
+        if self._notified is not None and self._notified.names and self.server.notify != "mute":
+            spelled = " ".join(attributes)
+            self.say(f"* LIST ({spelled}) {self._spelled_delimiter()} {self.server.spell_name(mailbox)}")
+
+    @property
+    def _notified_items(self) -> Sequence[str]:
+        return ("MESSAGES", "UIDNEXT", "UIDVALIDITY", *(["HIGHESTMODSEQ"] if self._tells_modseq else []))
+
+    def _notify(self, command: Command) -> None:
+        if "NOTIFY" not in self.capabilities.split():
+            raise BadSyntax("NOTIFY is unknown here")
+        wanted, events = notify.wanted(command.arguments)
+        if self.server.notify == "NO":
+            raise _Refusal("NO [NOPERM] not for you")
+        if self.server.notify == "BADEVENT" and events - {"MESSAGENEW", "MESSAGEEXPUNGE"}:
+            raise _Refusal("NO [BADEVENT (MessageNew MessageExpunge)] I know these")
+        self._notified = wanted
+        if wanted is not None and wanted.status:
+            for mailbox in self.server.mailboxes(self.user or "").values():
+                if wanted.covers(mailbox.name) and mailbox is not self.mailbox:
+                    self._say_status(mailbox, self._notified_items)
+        self._finish(command)
 
     def lose_mailbox(self) -> None:
         """Take note that the selected mailbox was deleted."""
@@ -450,6 +487,7 @@ class Session(Wire):
             "UIDVALIDITY": server.uidvalidity(mailbox, "STATUS"),
             "RECENT": 0,
             "HIGHESTMODSEQ": server.modseq(mailbox),
+            "MAILBOXID": f"({mailbox.object_id})" if "OBJECTID" in self.capabilities.split() else None,
             "UNSEEN": sum(r"\Seen" not in message.flags for message in messages),
             "SIZE": sum(len(message.raw) for message in messages),
         }
@@ -703,6 +741,7 @@ _COMMANDS: Final[Mapping[str, tuple[str, Callable[[Session, Command], None]]]] =
     "SELECT": ("in", Session._select),
     "EXAMINE": ("in", Session._select),
     "STATUS": ("in", Session._status),
+    "NOTIFY": ("in", Session._notify),
     "LIST": ("in", Session._list),
     "IDLE": ("in", Session._begin_idle),
     "CHECK": ("selected", Session._noop),

@@ -53,6 +53,7 @@ class Mailbox:
     uidvalidity: int
     uidnext: int = 1
     attributes: tuple[str, ...] = ()
+    object_id: str = ""  # told where the server offers OBJECTID
     messages: list[Message] = field(default_factory=list)
     highestmodseq: int = 1
     expunged: list[tuple[int, int]] = field(default_factory=list)  # (mod-sequence, UID), in their order
