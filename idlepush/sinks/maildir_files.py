@@ -84,7 +84,8 @@ class Tree:
         except NotADirectoryError:
             raise SinkFailed(f"{self.root} is not a folder: name another one for this account's Maildir") from None
         if ROOT_MARKER not in entries:
-            if entries and not entries.issuperset(PLACES):
+            # Some of a Maildir's own and nothing else is one that a killed process had begun.
+            if not entries.issubset(PLACES) and not entries.issuperset(PLACES):
                 raise SinkFailed(f"{self.root} is neither empty nor a Maildir: name another folder for this account")
             return {}
         try:

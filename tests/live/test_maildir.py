@@ -1,24 +1,16 @@
-"""A Maildir beside the mirror, which a real Dovecot serves as the mail of another user: all that the source has.
-
-The same, killed at each fsync and each rename on the way.
-"""
+"""A Maildir beside the mirror, which a real Dovecot serves as the mail of another user: all that the source has."""
 
 import hashlib
 import imaplib
 import mailbox
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from idlepush.imap.types import encode_mutf7
-from tests.live.service import Service, service, wait_until
+from tests.live.service import service, wait_until
 from tests.live.storm import configuration
 from tests.live.workload import change, deliver, standing
 from tests.peers.dovecot import Dovecot
@@ -75,7 +67,16 @@ def of_copy(server: Dovecot, user: str) -> Served:
 
 
 def is_equal(server: Dovecot, user: str, copy: str) -> bool:
-    return of_source(server, user) == of_copy(server, copy)
+    try:
+        return of_source(server, user) == of_copy(server, copy)
+    except imaplib.IMAP4.abort:
+        return False  # a file came between the handing over and the reading
+
+
+def complaints(server: Dovecot, user: str) -> list[str]:
+    """Return what the server found wrong with a user's mail, but for what was not handed over yet."""
+    lines = [line for line in server.log().splitlines() if f"imap({user})" in line and "Error:" in line]
+    return [line for line in lines if "Permission denied" not in line and "EACCES" not in line]
 
 
 def fill(server: Dovecot, user: str) -> None:
@@ -112,50 +113,6 @@ def test_what_dovecot_serves_from_the_maildir_is_what_the_source_has(
         subjects = [one["Subject"] for one in mailbox.Maildir(str(dovecot.maildir_of(copy)), create=False)]
         assert len(subjects) == len(standing(dovecot, user))
         assert "sink.trouble" not in running.log_text
+        assert complaints(dovecot, copy) == []
         [health] = running.records("health")
         assert health["reasons"] == []
-
-
-STRACE = shutil.which("strace")
-
-
-def start_killed_at(running: Service, calls: str, number: int) -> int:
-    """Run the service under strace, which kills it at the *number*-th of *calls*; return its status, 0 if it lived."""
-    assert STRACE is not None, "strace is missing"
-    tracing = [STRACE, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={calls}"]
-    inject = f"inject={calls}:signal=KILL:when={number}"
-    command = [sys.executable, "-m", "idlepush", "run", "-c", str(running.config), "-q"]
-    process = subprocess.Popen([*tracing, "-e", inject, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        return process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-            os.kill(int(child), signal.SIGTERM)
-        process.wait(timeout=20)
-        return 0
-
-
-@pytest.mark.skipif(STRACE is None and os.environ.get("CI") != "true", reason="needs strace: apt-get install strace")
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("calls", ["fsync,fdatasync", "rename,renameat,renameat2", "unlink,unlinkat,mkdir,mkdirat"])
-def test_killed_on_the_way_it_comes_to_the_same_end(dovecot: Dovecot, user: str, tmp_path: Path, calls: str) -> None:
-    copy = f"{user}-copy"
-    dovecot.append_maildir(user, mails(40, seed=1))
-    running = Service(tmp_path)
-    running.write(with_maildir(dovecot, user, dovecot.maildir_of(copy)))
-    killed = 0
-    for number in (1, 2, 3, 5, 8, 12, 17, 23, 30, 38, 47, 57):
-        deliver(dovecot, user, 2, seed=100 + number, per_second=1000)
-        change(dovecot, user, standing(dovecot, user), flags=3, expunges=1, seed=number)
-        killed += start_killed_at(running, calls, number) != 0
-        for path in dovecot.maildir_of(copy).rglob("cur/*.idlepush*"):
-            assert path.stat().st_size, "nobody sees half a message"
-    assert killed >= 5
-    running.start()
-    try:
-        wait_until(lambda: is_equal(dovecot, user, copy), within=60, what="equal after all kills")
-        assert not [*dovecot.maildir_of(copy).rglob("tmp/*")]
-        names = [path.name.split(".")[1] for path in dovecot.maildir_of(copy).rglob("*/*.idlepush*")]
-        assert len(names) == len(set(names))
-    finally:
-        running.end()

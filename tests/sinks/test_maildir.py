@@ -12,6 +12,7 @@ from idlepush.imap.uidset import UidSet
 from idlepush.sinks import maildir as under_test
 from idlepush.sinks.maildir import Maildir
 from idlepush.store.memory import MemoryStore
+from tests.sinks.holding import differences
 from tests.store.making import INBOX, START, Clock, begin, changes, flags, message, part, row
 
 ARCHIVE = MailboxName(b"Archive/2026")
@@ -52,31 +53,7 @@ class Beside:
         return [str(path) for path in self.root.rglob("tmp/*")]
 
     async def is_equal(self) -> None:
-        """Hold every row against every file: where it is, its letters, octets and date."""
-        expected = {}
-        for each in await self.store.mailboxes("alice"):
-            if each.uidvalidity is None:
-                continue
-            async for one in self.store.messages("alice", MailboxName(each.raw)):
-                if one.sha256 is not None:
-                    whole = b"".join([piece async for piece in self.store.raw(one.id)])
-                    assert one.internal_date is not None
-                    expected[one.id] = (each.name, one.flags, whole, int(one.internal_date.timestamp()))
-        found = {}
-        for path in [*self.root.rglob("new/*.idlepush*"), *self.root.rglob("cur/*.idlepush*")]:
-            which = path.name.split(".")[1]
-            assert which not in found, f"{which} is there twice"
-            folder = path.parent.parent.relative_to(self.root).name
-            letters = path.name.partition(":2,")[2]
-            spelled = {"F": "\\Flagged", "R": "\\Answered", "S": "\\Seen", "T": "\\Deleted", "D": "\\Draft"}
-            found[which] = (
-                "INBOX" if folder == "" else folder[1:].replace(".", "/").replace("\\2e", "."),
-                tuple(sorted(spelled[letter] for letter in letters)),
-                path.read_bytes().replace(b"\n", b"\r\n"),
-                int(path.stat().st_mtime),
-            )
-        assert found == expected
-        assert self.leftovers() == []
+        assert await differences(self.store, self.root) == []
 
 
 @pytest.fixture
@@ -393,6 +370,13 @@ async def test_a_folder_with_something_else_in_it_is_refused(beside: Beside) -> 
         f"{beside.root} is neither empty nor a Maildir: name another folder for this account"
     )
     assert [path.name for path in beside.root.iterdir()] == ["letters.txt"]
+
+
+async def test_a_maildir_that_a_killed_process_had_begun_is_finished(beside: Beside) -> None:
+    (beside.root / "new").mkdir(parents=True)
+    await filled(beside, 1)
+    await beside.begin()
+    await beside.is_equal()
 
 
 async def test_a_file_is_refused(beside: Beside) -> None:
