@@ -13,7 +13,8 @@ One without a flag arrives in `new`; a reader moves it to `cur`, as does the fir
 """
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any, Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from idlepush.errors import SinkFailed
+from idlepush.errors import IdlepushError, SinkFailed
 from idlepush.imap.types import MailboxName
 from idlepush.sinks.maildir_files import Found, Pour, Staged, Tree, harden_files
 from idlepush.sinks.maildir_names import MessageFile, folder_apart, folder_of, letters_of, new_file
@@ -34,10 +35,10 @@ Result = TypeVar("Result")
 AT_ONCE: Final = 100_000
 """Files of a folder that are compared at once; more are compared in several goes, so that memory stays bounded."""
 BATCH: Final = 256
-"""Messages between two hardenings: as many fsyncs go side by side, which a disk does several times as fast."""
-BATCH_OCTETS: Final = 32 * 1024 * 1024
+"""Messages that are written before the first of them is hardened, and hardened before the first is shown."""
 SLICE: Final = 1024 * 1024
-SIDE_BY_SIDE: Final = 4
+LANES: Final = 4
+"""Messages that are written, and fsyncs that are waited for, at once: a disk does several times as many that way."""
 FEW: Final = 32
 """So many messages are looked for where they are likely to be; for more the folder is read."""
 
@@ -330,44 +331,77 @@ class Maildir:
         return lost
 
     async def _write(self, tasks: Sequence[_Task]) -> None:
-        staged: list[Staged] = []
+        for first in range(0, len(tasks), BATCH):
+            batch = tasks[first : first + BATCH]
+            staged: list[Staged] = []
+            await _side_by_side([partial(self._stage, batch[lane::LANES], staged) for lane in range(LANES)])
+            paths = [one.tmp for one in staged]
+            await _side_by_side([partial(self._disk, harden_files, paths[lane::LANES]) for lane in range(LANES)])
+            await self._disk(self._tree.publish, staged)
+
+    async def _stage(self, tasks: Sequence[_Task], staged: list[Staged]) -> None:
+        """Write messages into `tmp`, but for those that are not whole any more: what happened to them is an event."""
+        small: list[tuple[_Task, list[bytes]]] = []
         octets = 0
         for task in tasks:
-            one, size = await self._stage(task)
-            if one is not None:
-                staged.append(one)
-                octets += size
-            if len(staged) >= BATCH or octets >= BATCH_OCTETS:
-                await self._publish(staged)
-                staged, octets = [], 0
-        await self._publish(staged)
+            with suppress(KeyError):
+                async with aclosing(self._slices(task.id)) as slices:
+                    pieces, is_all = await anext(slices)
+                if is_all:
+                    small.append((task, pieces))
+                    octets += sum(map(len, pieces))
+                else:
+                    staged.append(await self._stage_large(task))
+            if octets >= SLICE:
+                staged += await self._disk(self._stage_small, small)
+                small, octets = [], 0
+        staged += await self._disk(self._stage_small, small)
 
-    async def _stage(self, task: _Task) -> tuple[Staged | None, int]:
-        """Write a message into `tmp`; None where it is not whole any more: whatever happened to it is an event."""
-        assert task.row is not None
-        assert task.folder is not None
-        file = _file_of(task.row)
-        tmp = self._tree.tmp(task.folder, file)
+    def _stage_small(self, small: Sequence[tuple[_Task, list[bytes]]]) -> list[Staged]:
+        """Write messages that are in memory."""
+        staged = []
+        for task, pieces in small:
+            pour = self._pour(task)
+            if not pour.add(pieces, last=True):
+                pour = self._pour(task, as_it_is=True)
+                pour.add(pieces, last=True)
+            staged.append(self._staged(task, pour))
+        return staged
+
+    async def _stage_large(self, task: _Task) -> Staged:
+        """Write a message that is never in memory as a whole.
+
+        Raises:
+            KeyError: it is not whole any more.
+        """
         for as_it_is in (False, True):
-            pour = Pour(tmp, file.seconds, as_it_is=as_it_is)
+            pour = self._pour(task, as_it_is=as_it_is)
             try:
-                if await self._pour(task.id, pour):
-                    file = replace(file, sizes=f",W={pour.octets}")
-                    return Staged(tmp, Found(task.folder, "cur" if file.info else "new", file)), pour.octets
+                async for pieces, last in self._slices(task.id):
+                    if not await self._disk(partial(pour.add, pieces, last=last)):
+                        break
+                else:
+                    return self._staged(task, pour)
             except KeyError:
                 await self._disk(pour.abandon)
-                return None, 0
+                raise
             finally:
                 pour.close()
         raise AssertionError("what is written as it is needs no second try")
 
-    async def _pour(self, id: str, pour: Pour) -> bool:
-        async for pieces, last in self._slices(id):
-            if not await self._disk(partial(pour.add, pieces, last=last)):
-                return False
-        return True
+    def _pour(self, task: _Task, *, as_it_is: bool = False) -> Pour:
+        assert task.row is not None
+        assert task.folder is not None
+        file = _file_of(task.row)
+        return Pour(self._tree.tmp(task.folder, file), file.seconds, as_it_is=as_it_is)
 
-    async def _slices(self, id: str) -> AsyncIterator[tuple[list[bytes], bool]]:
+    def _staged(self, task: _Task, pour: Pour) -> Staged:
+        assert task.row is not None
+        assert task.folder is not None
+        file = replace(_file_of(task.row), sizes=f",W={pour.octets}")
+        return Staged(pour.tmp, Found(task.folder, "cur" if file.info else "new", file))
+
+    async def _slices(self, id: str) -> AsyncGenerator[tuple[list[bytes], bool], None]:
         """Yield the raw message some pieces at a time, and whether they are the last; most come all at once."""
         pieces: list[bytes] = []
         octets = 0
@@ -378,13 +412,6 @@ class Maildir:
             pieces.append(piece)
             octets += len(piece)
         yield pieces, True
-
-    async def _publish(self, staged: Sequence[Staged]) -> None:
-        async with anyio.create_task_group() as tasks:
-            for lane in range(SIDE_BY_SIDE):
-                if paths := [one.tmp for one in staged[lane::SIDE_BY_SIDE]]:
-                    tasks.start_soon(self._disk, harden_files, paths)
-        await self._disk(self._tree.publish, staged)
 
     async def _disk(self, do: Callable[..., Result], *given: Any, **named: Any) -> Result:
         """Do something with the disk, in a thread.
@@ -397,6 +424,23 @@ class Maildir:
         except OSError as error:
             reason = (error.strerror or "the system refuses").lower()
             raise SinkFailed(f"the Maildir {self._tree.root} cannot be written: {reason}") from error
+
+
+async def _side_by_side(jobs: Iterable[Callable[[], Awaitable[object]]]) -> None:
+    """Do them all at once; raise what the first raised that failed."""
+    failed: list[IdlepushError] = []
+
+    async def lane(job: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await job()
+        except IdlepushError as error:  # leaves as itself, not as a group of one
+            failed.append(error)
+
+    async with anyio.create_task_group() as tasks:
+        for job in jobs:
+            tasks.start_soon(lane, job)
+    if failed:
+        raise failed[0]
 
 
 def _is_of(share: int, shares: int, id: str) -> bool:

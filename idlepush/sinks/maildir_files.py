@@ -10,7 +10,7 @@ its files are never touched. In a folder of ours neither are those that are not 
 
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
@@ -244,7 +244,7 @@ class Tree:
         changed, self._changed = self._changed, set()
         for directory in sorted(changed):
             with suppress(FileNotFoundError):  # it went, and its parent is among them
-                _fsync(directory)
+                harden_file(directory)
 
     # Inside
 
@@ -274,6 +274,18 @@ class Pour:
 
     def add(self, pieces: Iterable[bytes], *, last: bool) -> bool:
         """Write more of it; with *last* it is whole. False where line ends cannot be undone: begin again as it is."""
+        is_done = True
+        try:
+            is_undoable = self._add(pieces)
+            if last and is_undoable:
+                is_undoable = self._ends is None or self._ends.is_over
+            is_done = last or not is_undoable
+            return is_undoable
+        finally:
+            if is_done:
+                self.close()
+
+    def _add(self, pieces: Iterable[bytes]) -> bool:
         if self._file is None:
             descriptor = os.open(self.tmp, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             self._file = os.fdopen(descriptor, "wb", buffering=0)
@@ -283,29 +295,19 @@ class Pour:
             if written is None:
                 return False
             _write_all(self._file, written)
-        if last:
-            if self._ends is not None and not self._ends.is_over:
-                return False
-            os.utime(self._file.fileno(), (self._seconds, self._seconds))
-            self.close()
         return True
 
     def close(self) -> None:
-        """Close the file; a second time does nothing."""
+        """Close the file, dated; a second time does nothing."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            file, self._file = self._file, None
+            with file:
+                os.utime(file.fileno(), (self._seconds, self._seconds))
 
     def abandon(self) -> None:
         """Leave nothing of it."""
         self.close()
         self.tmp.unlink(missing_ok=True)
-
-
-def harden_files(paths: Sequence[Path]) -> None:
-    """Return once the files' octets outlive a power cut."""
-    for path in paths:
-        _fsync(path)
 
 
 def _write_all(file: FileIO, octets: bytes) -> None:
@@ -314,7 +316,14 @@ def _write_all(file: FileIO, octets: bytes) -> None:
         rest = rest[file.write(rest) :]
 
 
-def _fsync(path: Path) -> None:
+def harden_files(paths: Iterable[Path]) -> None:
+    """Return once all of the files' octets outlive a power cut."""
+    for path in paths:
+        harden_file(path)
+
+
+def harden_file(path: Path) -> None:
+    """Return once a file's octets, or a directory's entries, outlive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
@@ -328,7 +337,7 @@ def _make(at: Path, *, parents: bool = False) -> None:
     with suppress(FileExistsError):
         at.mkdir(mode=0o700)
         # An empty folder that is lost with the power is made anew, but not the files that were put into it.
-        _fsync(at.parent)
+        harden_file(at.parent)
 
 
 def _names(at: Path) -> Iterator[str]:
