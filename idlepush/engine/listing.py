@@ -5,6 +5,7 @@ Without LIST-STATUS, and where few of many mailboxes are mirrored, STATUS follow
 answer names its mailbox.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,8 @@ from idlepush.imap.types import MailboxName
 from idlepush.sync.mailboxes import UNSELECTABLE, chosen, is_plain
 from idlepush.sync.status import MailboxStatus
 
+LONGEST_NAME: Final = 2000
+"""Octets of a name: with a longer one a command might be longer than every server takes."""
 AT_ONCE: Final = 50
 """STATUS commands in one write: some servers open each mailbox for it."""
 
@@ -49,7 +52,8 @@ async def read_mailboxes(session: Session, patterns: Sequence[str], *, few: bool
         names = tuple(dict.fromkeys(map(MailboxName.from_text, patterns)))
         statuses, refused = await ask_statuses(session, names)
         return Reading(chosen=names, there=frozenset(statuses), statuses=statuses, refused=refused, is_whole=False)
-    entries, statuses = await _list(session, with_status=not few and _offers(session, "LIST-STATUS"))
+    few = few or not any(re.search(r"[*%]", pattern) for pattern in patterns if not pattern.startswith("!"))
+    entries, statuses = await list_mailboxes(session, with_status=not few and _offers(session, "LIST-STATUS"))
     names = chosen(patterns, entries.values())
     more, refused = await ask_statuses(session, [name for name in names if name not in statuses])
     unselectable = frozenset(name for name, entry in entries.items() if entry.attributes & UNSELECTABLE)
@@ -62,16 +66,23 @@ async def read_mailboxes(session: Session, patterns: Sequence[str], *, few: bool
     )
 
 
-async def _list(
-    session: Session, *, with_status: bool
+async def list_mailboxes(
+    session: Session, *, with_status: bool = False
 ) -> tuple[Mapping[MailboxName, ListEntry], Mapping[MailboxName, MailboxStatus]]:
+    """List all mailboxes; *with_status* also their numbers.
+
+    Raises:
+        Refused: the server does not list them.
+    """
     entries: dict[MailboxName, ListEntry] = {}
     statuses: dict[MailboxName, MailboxStatus] = {}
 
     def claim(said: Untagged) -> bool:
         match said:
             case ListEntry(name=name):
-                entries[name] = said
+                # RFC 9051 has no names but these: of another one nothing could be asked.
+                if b"\0" not in name.raw and 0 < len(name.raw) <= LONGEST_NAME:
+                    entries[name] = said
             case StatusReply(name) if with_status:
                 statuses[name] = statuses.get(name, MailboxStatus()).updated(MailboxStatus.of(said))
             case _:

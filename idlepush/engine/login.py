@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from idlepush.engine.credentials import read_secret
 from idlepush.engine.dial import Dial, Endpoint, dial_tcp
 from idlepush.engine.limits import LoginLimit
+from idlepush.engine.listing import list_mailboxes
 from idlepush.engine.observations import Feature
 from idlepush.engine.sasl import Login
 from idlepush.engine.session import Session, open_session
@@ -75,7 +76,8 @@ async def choose_mailboxes(session: Session, patterns: Sequence[str]) -> Sequenc
     """
     if all(map(is_plain, patterns)):
         return tuple(dict.fromkeys(MailboxName.from_text(name) for name in patterns))
-    names = chosen(patterns, await session.list())
+    entries, _ = await list_mailboxes(session)
+    names = chosen(patterns, entries.values())
     if not names:
         raise MailboxUnavailable("no mailbox of this account matches its `mailboxes`")
     return names

@@ -254,8 +254,10 @@ class Watch:
     def _is_poll_due(self, source: WakeSource) -> bool:
         if source in (WakeSource.RECONNECT, WakeSource.OPERATOR):
             return True
-        is_due = anyio.current_time() >= self._rounds.polled_at + self.settings.poll_interval - TOLERANCE
-        return is_due and source not in (WakeSource.PUSH, WakeSource.NOTIFY)
+        late = anyio.current_time() - (self._rounds.polled_at + self.settings.poll_interval - TOLERANCE)
+        # News goes first, but does not put it off for ever.
+        patience = self.settings.poll_interval if source in (WakeSource.PUSH, WakeSource.NOTIFY) else 0.0
+        return late >= patience
 
     async def _take_hints(self, session: Session) -> bool:
         """Note which mailboxes the server says have changed; True where it says that names have."""
@@ -281,6 +283,8 @@ class Watch:
     async def _be_told(self, session: Session) -> None:
         """Keep NOTIFY on where it is of use; what it says of the mailboxes by the way is taken in."""
         names, before = self._following.names, self._notify.names
+        if not self._idling.is_used(session):
+            names = ()  # only beside IDLE does it tell at once
         missed = []
         for name, said in (await self._notify.keep(session, names)).items():
             if name in names and await self._following.told(name, said):

@@ -452,3 +452,77 @@ async def test_what_patterns_exclude_is_neither_mirrored_nor_looked_at() -> None
         await anyio.sleep(61)
         await rig.replays_exactly("INBOX", "A", "Trash/A", "Spam")
         assert await rig.in_mirror("Spam") == {}
+
+
+@virtual_time
+async def test_names_that_no_command_could_spell_are_passed_over() -> None:
+    fake = FakeImap()
+    filled(fake, "INBOX", "A")
+    rig = everything(fake)
+
+    def lists(session: Any, tag: str) -> bool:
+        for spelled in (b"INBOX", b"A", b"{3}\r\na\0b", b"{9000}\r\n" + b"x" * 9000, b'""'):
+            session.send(b'* LIST () "/" ' + spelled + b"\r\n")
+        session.complete(tag, "OK all")
+        return False
+
+    fake.at("LIST", lists, times=None)
+    async with rig.running():
+        await rig.becomes_equal("INBOX", "A")
+        await fake.until(lambda: fake.idling == 1)
+        fake.deliver(mail(1), mailbox="A")
+        await rig.becomes_equal("INBOX", "A", within=70)
+        assert [row.name for row in await rig.store.mailboxes("alice")] == ["A", "INBOX"]
+
+
+@virtual_time
+async def test_the_mailbox_that_idles_is_renamed_and_idles_on() -> None:
+    fake = FakeImap()
+    filled(fake, "INBOX", "Work")
+    rig = everything(fake, mailboxes=["Work*", "INBOX"])
+    async with rig.running():
+        await rig.becomes_equal("INBOX", "Work")
+        await fake.until(lambda: fake.idling == 1)
+        before = await ids(rig, "Work")
+        fake.rename("Work", "Work2")
+        fake.deliver(mail(1), mailbox="Work2")
+        await anyio.sleep(61)
+        await rig.becomes_equal("Work2", within=5)
+        assert await ids(rig, "Work2") > before
+        await fake.until(lambda: fake.idling == 1)
+        fake.deliver(mail(2), mailbox="Work2")
+        await rig.becomes_equal("Work2", within=1)
+        await rig.replays_exactly("INBOX", "Work", "Work2")
+
+
+@virtual_time
+async def test_of_many_mailboxes_only_the_few_that_are_mirrored_are_asked_for_their_numbers() -> None:
+    fake = FakeImap()
+    for number in range(300):
+        fake.create(f"box{number}")
+    filled(fake, "Mine")
+    fake.mailbox("Mine").attributes = (r"\Sent",)
+    rig = everything(fake, mailboxes=["INBOX", r"\Sent"])
+    async with rig.running():
+        await rig.becomes_equal("Mine")
+        await fake.until(lambda: fake.idling == 1)
+        before = fake.sent
+        fake.deliver(mail(1), mailbox="Mine")
+        await rig.becomes_equal("Mine", within=70)
+        assert "STATUS" not in "".join(one.arguments for one in fake.commands if one.name == "LIST")
+        assert fake.sent - before < 300 * 40
+
+
+@virtual_time
+async def test_news_in_the_mailbox_that_idles_does_not_put_the_others_off_for_ever() -> None:
+    fake = FakeImap()
+    filled(fake, "INBOX", "A")
+    rig = everything(fake, poll_interval="20s")
+    async with rig.running():
+        await rig.becomes_equal("INBOX", "A")
+        await fake.until(lambda: fake.idling == 1)
+        fake.deliver(mail(1), mailbox="A")
+        for number in range(100, 700):
+            fake.deliver(mail(number))
+            await anyio.sleep(0.1)
+        await rig.becomes_equal("A", within=1)

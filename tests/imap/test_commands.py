@@ -54,6 +54,17 @@ def wire(command: Command) -> bytes:
             b'LIST "" ("INBOX" "a.*") RETURN (STATUS (MESSAGES UIDNEXT))',
         ),
         (
+            commands.list_("", "*", special_use=True, status_items=["MESSAGES"]),
+            b'LIST "" "*" RETURN (SPECIAL-USE STATUS (MESSAGES))',
+        ),
+        (commands.list_("", "*", special_use=True), b'LIST "" "*" RETURN (SPECIAL-USE)'),
+        (
+            commands.notify([INBOX, MailboxName(b'a "b"')], ["MessageNew", "MessageExpunge"], names=True),
+            b"NOTIFY SET STATUS (SELECTED-DELAYED (MessageNew MessageExpunge)) "
+            b'(MAILBOXES ("INBOX" "a \\"b\\"") (MessageNew MessageExpunge)) (PERSONAL (MailboxName))',
+        ),
+        (commands.notify([], ["MessageNew"], names=True), b"NOTIFY NONE"),
+        (
             commands.uid_fetch(UidSet.parse("4392:4294967295"), "(UID FLAGS BODY.PEEK[]<0.262144>)"),
             b"UID FETCH 4392:4294967295 (UID FLAGS BODY.PEEK[]<0.262144>)",
         ),
@@ -354,6 +365,31 @@ def test_a_secret_is_never_shown(secret: str, initial: bool) -> None:
     answer = commands.plain_answer("u", secret)
     assert repr(answer) == "Secret()"
     assert isinstance(answer, Secret)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40).map(MailboxName), max_size=8), st.booleans())
+def test_no_name_ends_a_notify_or_is_taken_for_more_than_a_name(names: list[MailboxName], wants_names: bool) -> None:
+    (line,) = commands.notify(names, ["MessageNew", "MessageExpunge"], names=wants_names).wire("a1")
+    body = line.removesuffix(b"\r\n")
+    assert b"\r" not in body
+    assert b"\n" not in body
+    outside = re.sub(rb'"(?:[^"\\]|\\.)*"', b"", body)
+    quotable = [name for name in names if re.fullmatch(rb"[\x01-\x09\x0b\x0c\x0e-\x7f]*", name.raw)]
+    assert outside == (
+        b"a1 NOTIFY NONE"
+        if not quotable
+        else b"a1 NOTIFY SET STATUS (SELECTED-DELAYED (MessageNew MessageExpunge)) (MAILBOXES ("
+        + b" " * (len(quotable) - 1)
+        + b") (MessageNew MessageExpunge))"
+        + b" (PERSONAL (MailboxName))" * wants_names
+    )
+
+
+def test_a_notify_of_more_than_a_command_holds_is_of_all_personal_mailboxes() -> None:
+    (line,) = commands.notify(
+        [MailboxName(b"x" * 300 + b"%d" % n) for n in range(50)], ["MessageNew"], names=True
+    ).wire("a")
+    assert line == b"a NOTIFY SET STATUS (SELECTED-DELAYED (MessageNew)) (PERSONAL (MessageNew MailboxName))\r\n"
 
 
 def test_a_command_without_a_secret_shows_its_beginning() -> None:
