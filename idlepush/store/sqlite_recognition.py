@@ -60,28 +60,25 @@ class Recognition:
 
     def of(self, message: NewMessage) -> Known | None:
         """Return the row that is *message*: none where two could be and no body decides."""
-        if not self._mailboxes:
-            return None
-        rows = self._same(_BY_IDENTITY, message.identity.email_id, message.uid)
-        if rows:
-            return rows[0]
-        rows = self._same(_BY_FINGERPRINT, message.fingerprint, message.uid)
         if message.body is None or not message.complete:
-            return rows[0] if len(rows) == 1 else None
-        if not rows:
-            return None
+            return self.of_known_again(message)
+        rows, is_named = self._like(message)
+        if is_named or not rows:
+            return rows[0] if rows else None
         mine = sha256_of(message.body)
         return next((row for row in rows if row.sha256 is None or row.sha256 == mine), None)
 
-    def of_known_again(self, message: KnownAgain) -> Known | None:
-        """Return the row that is *message*, told without its body."""
+    def of_known_again(self, message: KnownAgain | NewMessage) -> Known | None:
+        """Return the row that is *message*, told without its body: none where two could be."""
+        rows, is_named = self._like(message)
+        return rows[0] if rows and (is_named or len(rows) == 1) else None
+
+    def _like(self, message: KnownAgain | NewMessage) -> tuple[list[Known], bool]:
+        """Return the rows of the same name, or else of the same fingerprint, and whether it is the name."""
         if not self._mailboxes:
-            return None
-        rows = self._same(_BY_IDENTITY, message.identity.email_id, message.uid)
-        if rows:
-            return rows[0]
-        rows = self._same(_BY_FINGERPRINT, message.fingerprint, message.uid)
-        return rows[0] if len(rows) == 1 else None
+            return [], False
+        named = self._same(_BY_IDENTITY, message.identity.email_id, message.uid)
+        return (named, True) if named else (self._same(_BY_FINGERPRINT, message.fingerprint, message.uid), False)
 
     def _same(self, query: str, key: str | bytes | None, uid: int) -> list[Known]:
         if key is None:

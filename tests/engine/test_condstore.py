@@ -1,6 +1,8 @@
 """Mod-sequences: QRESYNC, CONDSTORE and neither end alike, cost what they should, and are believed until they lie."""
 
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -20,6 +22,13 @@ def filled(count: int, **knobs: Any) -> FakeImap:
     for number in range(count):
         fake.deliver(mail(number))
     return fake
+
+
+@asynccontextmanager
+async def mirrored(count: int, **knobs: Any) -> AsyncIterator[tuple[FakeImap, Rig]]:
+    """Yield a server with so many messages, and the account that has mirrored them and idles."""
+    async with mirrored(count, **knobs) as (fake, rig):
+        yield fake, rig
 
 
 def names_since(fake: FakeImap, count: int) -> list[str]:
@@ -73,11 +82,7 @@ def test_what_happened_while_it_was_away_is_mirrored_in_every_mode_alike(capabil
 @pytest.mark.parametrize(("capabilities", "count"), [(QRESYNC, 500), (CONDSTORE, 500), (QRESYNC, 5), (CONDSTORE, 5)])
 @virtual_time
 async def test_a_reconnect_to_an_unchanged_mailbox_is_one_examine(capabilities: str, count: int) -> None:
-    fake = filled(count, capabilities=capabilities)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(count, capabilities=capabilities) as (fake, rig):
         before, position = len(fake.commands), await rig.store.position()
         await reconnect(rig, fake)
         assert names_since(fake, before) == ["EXAMINE"]
@@ -86,11 +91,7 @@ async def test_a_reconnect_to_an_unchanged_mailbox_is_one_examine(capabilities: 
 
 @virtual_time
 async def test_with_qresync_flags_and_expunges_come_with_the_examine() -> None:
-    fake = filled(300, capabilities=QRESYNC)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(300, capabilities=QRESYNC) as (fake, rig):
         before = len(fake.commands)
         fake.end_all()
         fake.set_flags(7, ["\\Seen"])
@@ -104,11 +105,7 @@ async def test_with_qresync_flags_and_expunges_come_with_the_examine() -> None:
 
 @virtual_time
 async def test_with_condstore_alone_only_what_changed_is_fetched() -> None:
-    fake = filled(300, capabilities=CONDSTORE)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(300, capabilities=CONDSTORE) as (fake, rig):
         before = len(fake.commands)
         fake.end_all()
         fake.set_flags(7, ["\\Seen"])
@@ -122,11 +119,7 @@ async def test_with_condstore_alone_only_what_changed_is_fetched() -> None:
 
 @virtual_time
 async def test_with_qresync_a_push_of_vanished_asks_for_those_uids_alone() -> None:
-    fake = filled(300, capabilities=QRESYNC)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(300, capabilities=QRESYNC) as (fake, rig):
         before = len(fake.commands)
         fake.expunge(120)
         await rig.becomes_equal()
@@ -139,11 +132,7 @@ async def test_with_qresync_a_push_of_vanished_asks_for_those_uids_alone() -> No
 @pytest.mark.parametrize("enables", ["nothing", "mute", "BAD"])
 @virtual_time
 async def test_qresync_that_is_not_confirmed_is_not_used(enables: Any) -> None:
-    fake = filled(30, capabilities=QRESYNC, enables=enables)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(30, capabilities=QRESYNC, enables=enables) as (fake, rig):
         fake.end_all()
         fake.expunge(3)
         fake.set_flags(5, ["\\Seen"])
@@ -153,11 +142,7 @@ async def test_qresync_that_is_not_confirmed_is_not_used(enables: Any) -> None:
 
 @virtual_time
 async def test_a_message_that_is_said_to_have_vanished_and_is_there_stays_and_qresync_is_latched_off() -> None:
-    fake = filled(30, capabilities=QRESYNC)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(30, capabilities=QRESYNC) as (fake, rig):
         fake.end_all()
         fake.vanished_besides = {4, 5}
         fake.set_flags(7, ["\\Seen"])
@@ -178,11 +163,7 @@ async def test_a_message_that_is_said_to_have_vanished_and_is_there_stays_and_qr
 
 @virtual_time
 async def test_expunges_that_qresync_does_not_tell_of_are_found_by_the_count_and_it_is_latched_off() -> None:
-    fake = filled(30, capabilities=QRESYNC, hides_vanished=True)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(30, capabilities=QRESYNC, hides_vanished=True) as (fake, rig):
         fake.end_all()
         fake.expunge(4)
         await rig.becomes_equal()
@@ -193,11 +174,7 @@ async def test_expunges_that_qresync_does_not_tell_of_are_found_by_the_count_and
 @pytest.mark.parametrize("capabilities", [QRESYNC, CONDSTORE])
 @virtual_time
 async def test_a_highestmodseq_that_stands_still_is_latched_off_and_flags_are_compared(capabilities: str) -> None:
-    fake = filled(30, capabilities=capabilities, highestmodseq="still")
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(30, capabilities=capabilities, highestmodseq="still") as (fake, rig):
         fake.set_flags(3, ["\\Flagged"])  # pushed, so it is known that it must rise
         await rig.becomes_equal()
         fake.end_all()
@@ -209,11 +186,7 @@ async def test_a_highestmodseq_that_stands_still_is_latched_off_and_flags_are_co
 @pytest.mark.parametrize("capabilities", [QRESYNC, CONDSTORE])
 @virtual_time
 async def test_a_modseq_that_went_back_means_that_everything_is_compared(capabilities: str) -> None:
-    fake = filled(30, capabilities=capabilities)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(30, capabilities=capabilities) as (fake, rig):
         fake.end_all()
         # The server lost its index: it counts from 1 again.
         for message in fake.mailbox().messages:
@@ -231,11 +204,7 @@ async def test_a_modseq_that_went_back_means_that_everything_is_compared(capabil
 @pytest.mark.parametrize("lost", ["missing", "NOMODSEQ"])
 @virtual_time
 async def test_mod_sequences_that_are_gone_and_come_back_lose_no_flags(lost: Any) -> None:
-    fake = filled(30, capabilities=QRESYNC)
-    rig = Rig(fake)
-    async with rig.running():
-        await rig.becomes_equal()
-        await fake.until(lambda: fake.idling == 1)
+    async with mirrored(30, capabilities=QRESYNC) as (fake, rig):
         fake.highestmodseq = lost
         fake.end_all()
         fake.set_flags(5, ["\\Seen"])
