@@ -27,7 +27,11 @@ def filled(count: int, **knobs: Any) -> FakeImap:
 @asynccontextmanager
 async def mirrored(count: int, **knobs: Any) -> AsyncIterator[tuple[FakeImap, Rig]]:
     """Yield a server with so many messages, and the account that has mirrored them and idles."""
-    async with mirrored(count, **knobs) as (fake, rig):
+    fake = filled(count, **knobs)
+    rig = Rig(fake)
+    async with rig.running():
+        await rig.becomes_equal()
+        await fake.until(lambda: fake.idling == 1)
         yield fake, rig
 
 
