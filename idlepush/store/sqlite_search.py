@@ -20,25 +20,20 @@ _MAILBOXES: Final = """
     SELECT id, name FROM mailbox
     WHERE (:account IS NULL OR account = :account) AND (:raw IS NULL OR raw = :raw)
 """
-# The index of words is asked once; each document has its rows in either of two ways.
+# A message may be in the index by its header still, when its body is already.
 _WITH_WORDS: Final = f"""
-    WITH found AS MATERIALIZED (
-        SELECT document.body, document.message, document.account
-        FROM words CROSS JOIN document ON document.id = words.rowid
-        WHERE words MATCH :words
-    ),
-    shown (id, account) AS (
-        SELECT message.id, found.account FROM found CROSS JOIN message ON message.body = found.body
-        WHERE found.body IS NOT NULL
-        UNION
-        SELECT found.message, found.account FROM found WHERE found.message IS NOT NULL
-    )
     SELECT {AGE} AS age, message.id
-    FROM shown CROSS JOIN message ON message.id = shown.id CROSS JOIN mailbox ON mailbox.id = message.mailbox
-    WHERE mailbox.account = shown.account AND %s
+    FROM words CROSS JOIN document ON document.id = words.rowid
+    CROSS JOIN message ON message.body = document.body OR message.id = document.message
+    WHERE words MATCH :words AND %s
+      AND (document.message IS NULL OR message.body IS NULL OR NOT EXISTS (
+          SELECT 1 FROM document AS other WHERE other.body = message.body AND other.account = document.account
+      ))
     ORDER BY age DESC, message.id DESC
     LIMIT :count
 """
+# Documents of one body in two accounts would each find the rows of both.
+_SAME_ACCOUNT: Final = "document.account = (SELECT account FROM mailbox WHERE mailbox.id = message.mailbox)"
 _WITHOUT: Final = f"""
     SELECT {AGE} AS age, message.id FROM message WHERE %s ORDER BY age DESC, message.id DESC LIMIT :count
 """
@@ -66,6 +61,8 @@ class ByMatch:
             return []
         mailboxes = [number for number, name in db.execute(_MAILBOXES, self._filter) if self._may_be_in(name)]
         conditions, values = self._conditions(mailboxes)
+        if self._words is not None and self._filter["account"] is None:
+            conditions.append(_SAME_ACCOUNT)
         sql = (_WITHOUT if self._words is None else _WITH_WORDS) % " AND ".join(conditions)
         keys = db.execute(sql, {**values, "words": self._words, "count": count}).fetchall()
         if keys:

@@ -121,11 +121,13 @@ BETWEEN: Final = "\ue000"
 """Stands between two texts; no word is like it."""
 
 
-def _apart(texts: Iterable[str]) -> Iterator[str]:
-    for number, text in enumerate(texts):
-        if number:
-            yield BETWEEN
-        yield from words_in(text)
+def _apart(texts: Iterable[str]) -> list[str]:
+    words: list[str] = []
+    for text in texts:
+        if words:
+            words.append(BETWEEN)
+        words += words_in(text)
+    return words
 
 
 # ---- reading

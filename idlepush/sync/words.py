@@ -15,7 +15,7 @@ from typing import Final
 VERSION: Final = 1
 
 LONGEST: Final = 64
-"""Characters of a word; more are no word, and are not looked at."""
+"""Characters of a word; a longer run of letters is several of them in a row."""
 
 # Chinese, Japanese, Korean; Thai, Lao, Burmese, Khmer.
 _NO_SPACES: Final = (
@@ -23,8 +23,8 @@ _NO_SPACES: Final = (
     "\u3038-\u303c\u3040-\u318f\u31a0-\u31bf\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\ua960-\ua97f\uac00-\ud7ff"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD: Final = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]+")
-_ASCII_WORD: Final = re.compile(r"[a-z0-9]+")
+_WORD: Final = re.compile(rf"[{_NO_SPACES}]|[^\W_{_NO_SPACES}]{{1,{LONGEST}}}")
+_ASCII_WORD: Final = re.compile(f"[a-z0-9]{{1,{LONGEST}}}")
 
 # Accents, and what stands in a word without being seen: soft hyphens, joiners, zero-width spaces.
 _DROPPED: Final = re.compile("[\u0300-\u036f\u00ad\u200b-\u200f\u2060-\u2064\ufe00-\ufe0f\ufeff]")
@@ -35,9 +35,9 @@ _ALSO: Final = str.maketrans({"ł": "l", "ø": "o", "đ": "d", "æ": "ae", "œ":
 def words_in(text: str) -> list[str]:
     """Return the words of *text*, in order."""
     if text.isascii():
-        return [word[:LONGEST] for word in _ASCII_WORD.findall(text.lower())]
+        return _ASCII_WORD.findall(text.lower())
     folded = _DROPPED.sub("", unicodedata.normalize("NFKD", text)).casefold()
-    return [word[:LONGEST] for word in _WORD.findall(unicodedata.normalize("NFKC", folded).translate(_ALSO))]
+    return _WORD.findall(unicodedata.normalize("NFKC", folded).translate(_ALSO))
 
 
 def is_open_ended(word: str) -> bool:
