@@ -110,7 +110,7 @@ async def _fetch_batch(look: Look, batch: UidSet) -> Mapping[Uid, Fetch]:
     try:
         for uids, items in (
             (batch - headers, look.session.whole_items),
-            (headers, look.session.header_items),
+            (headers, look.session.outline_items),
         ):
             if uids:
                 answers |= await look.timed(Phase.FETCH, look.session.fetch(uids, items, octets=octets, settle=True))

@@ -73,7 +73,7 @@ async def rewind(look: Look, mirror: Mirror, uidnext: Uid) -> None:
 async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
     """Fetch from *first* on with bodies. Few are expected; should it be refused, a listing is taken instead."""
     session = look.session
-    items = session.header_items if look.mailbox.rules.headers_only else session.whole_items
+    items = session.outline_items if look.mailbox.rules.headers_only else session.whole_items
     if look.memory.lists_first:
         await list_new(look, mirror, first)
         return
@@ -88,6 +88,7 @@ async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
             answers = await look.timed(Phase.FETCH, look.session.fetch(asked, items, octets=FEW * SLICE, settle=settle))
             if answers or look.view.exists <= mirrored:
                 break
+        answers = await _outlined(look, answers)
     except Refused:
         look.memory.in_flight = UidSet()
         await list_new(look, mirror, first)
@@ -107,6 +108,18 @@ async def fetch_new(look: Look, mirror: Mirror, first: Uid) -> None:
         holes=holes_of(present - stored, look.found_by),
         urgent=True,
     )
+
+
+async def _outlined(look: Look, answers: Mapping[Uid, Fetch]) -> Mapping[Uid, Fetch]:
+    """Ask for the structure of what turns out to be mirrored by its header alone: few messages are so long."""
+    rules = look.mailbox.rules
+    long = UidSet.from_uids(
+        uid for uid, said in answers.items() if said.structure is None and rules.wants_header_only(said.size)
+    )
+    if rules.headers_only or not long:
+        return answers
+    outlined = await look.session.fetch(long, look.session.outline_items, settle=not look.session.omits_expunged)
+    return {**answers, **outlined}
 
 
 async def list_new(look: Look, mirror: Mirror, first: Uid) -> None:

@@ -56,6 +56,7 @@ MAX_LITERAL: Final = 24 * 1024 * 1024
 """A literal announced longer than this ends the connection; only servers that ignore slices ever come near it."""
 _FLAGS: Final = "UID FLAGS"
 _LISTING: Final = "UID FLAGS INTERNALDATE RFC822.SIZE"
+_STRUCTURE: Final = " BODYSTRUCTURE"
 _STATUS_ITEMS: Final = ("MESSAGES", "UIDNEXT", "UIDVALIDITY")
 _SEARCH_WINDOW: Final = 150_000
 _MOST_CHANGES: Final = 1024 * 1024
@@ -77,6 +78,7 @@ class Session:
         self.enabled: frozenset[str] = frozenset()
         """What ENABLED has confirmed; nothing else is believed."""
         self._identity = ""
+        self._structure = _STRUCTURE
         """What FETCH asks for beside the rest, to know a message again."""
         self._without: frozenset[Feature] = frozenset()
         self._shows_no_uidnext = False
@@ -134,6 +136,12 @@ class Session:
     def header_items(self) -> str:
         """What FETCH asks for to have messages by their headers."""
         return f"({_LISTING}{self._beside} BODY.PEEK[HEADER]<0.{SLICE}>)"
+
+    @property
+    def outline_items(self) -> str:
+        """What FETCH asks for to have messages by their headers and the parts that they are made of."""
+        # Last, so that one that is spelled wrong takes nothing with it, on servers that answer in the order asked.
+        return f"({_LISTING}{self._beside} BODY.PEEK[HEADER]<0.{SLICE}>{self._structure})"
 
     @property
     def _beside(self) -> str:
@@ -385,12 +393,27 @@ class Session:
                 uids, lambda part: commands.uid_fetch(part, items), answers, octets=octets, settle=settle
             )
         except Refused as refused:
-            if not (refused.is_bad and self._identity and self._identity in items):
+            without = self._without_what_is_refused(items, refused)
+            if without is None:
                 raise
-            # It offers what it does not understand: do without, rather than without any message.
-            without, self._identity = items.replace(self._identity, ""), ""
             return await self.fetch(uids, without, octets=octets, settle=settle)
+        lost = UidSet.from_uids(uid for uid, said in answers.merged.items() if _is_lost_behind_its_structure(said))
+        if lost and _STRUCTURE in items:
+            again = await self.fetch(lost, items.replace(_STRUCTURE, ""), octets=octets, settle=settle)
+            return {**answers.merged, **again}
         return answers.merged
+
+    def _without_what_is_refused(self, items: str, refused: Refused) -> str | None:
+        """Do without what may be refused, rather than without any message; None where all of it is needed."""
+        if _STRUCTURE in items:
+            # A NO may be meant for one message of them, whose structure it cannot tell.
+            if refused.is_bad:
+                self._structure = ""
+            return items.replace(_STRUCTURE, "")
+        if refused.is_bad and self._identity and self._identity in items:
+            without, self._identity = items.replace(self._identity, ""), ""
+            return without
+        return None
 
     async def changed_since(self, since: ModSeq, uids: UidSet) -> Changed:
         """UID FETCH CHANGEDSINCE: the flags of *uids* that changed, and with QRESYNC which are gone since.
@@ -484,6 +507,10 @@ class Session:
     async def aclose(self) -> None:
         """Leave at once."""
         await self._connection.aclose()
+
+
+def _is_lost_behind_its_structure(said: Fetch) -> bool:
+    return said.structure is not None and not said.structure.understood and not said.bodies
 
 
 def _unavailable(mailbox: MailboxName, refused: Refused) -> MailboxUnavailable:

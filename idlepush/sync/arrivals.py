@@ -13,6 +13,7 @@ from typing import Final
 from idlepush.imap.responses import BodySection, Fetch
 from idlepush.imap.types import Uid
 from idlepush.sync.changes import KnownAgain, NewMessage
+from idlepush.sync.content import attachments_in
 from idlepush.sync.events import FoundBy
 from idlepush.sync.identity import identity_of
 from idlepush.sync.message import fingerprint, header_of, headers_of
@@ -78,6 +79,7 @@ def judge(
         complete=whole or header_only,
         truncated=header_only and not rules.headers_only,
         modseq=said.modseq,
+        attachments=attachments_in(said.structure) if header_only and said.structure else (),
         identity=identity_of(said),
     )
 

@@ -138,6 +138,9 @@ class Behaviour:
     fetch_order: Literal["up", "down"] = "up"
     fetch_twice: bool = False  # every answer twice
     fetch_noise: bytes = b""  # sent in front of every answer to FETCH: alien UIDs, unsolicited data
+    structures: dict[int, bytes] = field(default_factory=dict)  # BODYSTRUCTURE by UID, where it is not one plain text
+    structure: Literal["yes", "NO", "BAD"] = "yes"  # what asking for it is answered with
+    structure_early: bool = False  # it comes right behind the UID, whatever the order it was asked for in
     lower_case: bool = False  # "fetch", "uid", "body[]"
     body_spelling: Literal["literal", "literal8", "quoted"] = "literal"
     announced_sizes: dict[int, int] = field(default_factory=dict)  # RFC822.SIZE by UID, where it lies

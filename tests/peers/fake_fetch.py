@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     from tests.peers.fake import FakeImap
 
 _ITEM = re.compile(r"BODY(\.PEEK)?\[([^\]]*)\](?:<(\d+)\.(\d+)>)?|[A-Z0-9.]+", re.IGNORECASE)
-_ATTRIBUTES: Final = frozenset({"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "EMAILID", "THREADID", "MODSEQ"})
+_ATTRIBUTES: Final = frozenset(
+    {"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "EMAILID", "THREADID", "MODSEQ", "BODYSTRUCTURE"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,8 @@ def _spell_attribute(server: "FakeImap", name: str, message: Message) -> bytes:
             text = str(server.announced_sizes.get(message.uid, len(message.raw)))
         case "THREADID":
             text = "NIL"
+        case "BODYSTRUCTURE":
+            return server.structures.get(message.uid, b'("text" "plain" NIL NIL NIL "7bit" %d 1)' % len(message.text))
         case "MODSEQ":
             text = f"({message.modseq})"
         case _:

@@ -603,6 +603,9 @@ class Session(Wire):
         spelled, _, wanted = command.arguments.partition(" ")
         wanted, since, wants_vanished = condstore.modifiers(wanted)
         items = parse_items(wanted)
+        if self.server.structure != "yes" and any(item.name == "BODYSTRUCTURE" for item in items):
+            self.complete(command.tag, f"{self.server.structure} there is no BODYSTRUCTURE here")
+            return
         if wants_vanished and not (by_uid and self._tells_vanished):
             raise BadSyntax("VANISHED needs UID FETCH and QRESYNC")
         if since is not None or any(item.name == "MODSEQ" for item in items):
@@ -613,6 +616,8 @@ class Session(Wire):
             items = [*items, Item("MODSEQ")]
         if by_uid and not any(item.name == "UID" for item in items):
             items = [Item("UID"), *items]
+        if self.server.structure_early:
+            items = sorted(items, key=lambda item: (item.name != "UID", item.name != "BODYSTRUCTURE"))
         indices = self._named(spelled, by_uid=by_uid)
         if since is not None:
             lost = self.server.lost_changes
