@@ -9,7 +9,12 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from email.message import EmailMessage
+from email.policy import SMTP
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.cli.conftest import TOKEN, Configure, Serve, state_of
 from tests.live.service import Service, service, wait_until
@@ -119,6 +124,28 @@ def test_mail_is_found_a_moment_after_it_was_mirrored(
     wait_until(lambda: len(found("rechnung 京")) == 3, within=10, what="all of it is found")
     assert found("subject:rechn 1 -subject:2") == ["Rechnung 1 für 東京"]
     assert b"Rechnung 2" in running.idlepush("messages", user, "--search", '"rechnung 2"').stdout
+
+
+def test_an_attachment_is_found_where_headers_alone_are_mirrored(
+    dovecot: Dovecot, configured: Configure, serve: Serve, user: str
+) -> None:
+    letter = EmailMessage()
+    letter["Subject"], letter["To"] = "the plan", user
+    letter.set_content("see below")
+    letter.add_attachment(b"%PDF" * 100, maintype="application", subtype="pdf", filename='Plan "März" 東京.pdf')
+    dovecot.deliver(user, plain_message("there before"))
+    running = serve(configured(user, **{user.replace("-", "_"): 'bodies = "headers"'}))
+    is_in(running, user, "watching")
+    dovecot.deliver(user, letter.as_bytes(policy=SMTP))
+
+    def found() -> list[dict[str, Any]]:
+        return running.records("messages", user, "--search", "has:attachment filename:marz")
+
+    wait_until(lambda: len(found()) == 1, within=10, what="it is found")
+    [line] = found()
+    assert (line["subject"], line["sha256"]) == ("the plan", None)
+    assert [(one["name"], one["type"]) for one in line["attachments"]] == [('Plan "März" 東京.pdf', "application/pdf")]
+    assert line["attachments"][0]["size"] == pytest.approx(400, abs=10)
 
 
 # Orders
