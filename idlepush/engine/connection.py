@@ -40,7 +40,6 @@ from idlepush.errors import (
     ConnectionLost,
     IdlepushError,
     IdleTimedOut,
-    LocalProtocolError,
     Refused,
     RemoteProtocolError,
     TimedOut,
@@ -469,16 +468,17 @@ class Connection(aioimaplib.IMAP4ClientProtocol):  # type: ignore[misc]
     async def idle(self, *, at_most: float, wake: Wake) -> IdleEnd:
         """Stay in IDLE until the server says something, *wake* is set, or *at_most* seconds are over.
 
-        On return IDLE may still be on: the next command takes it off, in one write with itself.
+        On return IDLE may still be on: the next command takes it off, in one write with itself. Where there is none,
+        because what was heard needed no question, the next call goes on with it.
 
         Raises:
             TimedOut: the server never confirmed, or said nothing at all for far longer than *at_most*.
             Trouble: the connection is gone.
         """
-        if self._idle is not Idle.OFF:
-            raise LocalProtocolError("IDLE is on already")
-        self._stirred.clear()
-        exchange = self._transmit_idle()
+        exchange = self._idle_exchange
+        if exchange is None:
+            self._stirred.clear()
+            exchange = self._transmit_idle()
         await self._settle_idle_request()
         wake.tell(self._stirred.set)
         is_due = asyncio.Event()  # not a comparison of clocks: a timer may fire a clock's resolution too early

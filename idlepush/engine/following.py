@@ -16,6 +16,7 @@ A mailbox whose mail cannot be seen for the moment keeps its rows. `Following` o
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 import anyio
@@ -111,10 +112,12 @@ class Following:
         """Return how *name* stands in the mirror."""
         return self.memory(name).mirror or await self._store.mirror(self._account, name)
 
-    async def has_changed(self, name: MailboxName) -> bool:
-        """Tell whether *name*, by the numbers last said of it, is to be looked at."""
+    async def has_changed(self, name: MailboxName, now: datetime) -> bool:
+        """Tell whether *name* is to be looked at, by the numbers last said of it or by what is to be tried again."""
         mirror, status = await self.mirror(name), self._statuses.get(name, MailboxStatus())
         if mirror is None or differs(mirror, status):
+            return True
+        if any(one.next_try <= now for one in mirror.quarantine.values()):
             return True
         if mirror.checkpoint.modseq is not None and status.modseq is not None:
             return False  # flags, too, are as they were

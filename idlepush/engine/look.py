@@ -96,6 +96,11 @@ class Done:
     remaining: int = 0
     first_commit_at: float | None = None
 
+    @property
+    def changes(self) -> int:
+        """How much of the mirror it changed."""
+        return self.new + self.moved + self.flags + self.expunged
+
     def add(self, committed: Committed, at: float) -> None:
         """Count a commit."""
         self.new += committed.new
@@ -129,6 +134,8 @@ class Look:
     """The mailbox was examined anew in this look, and what that showed is still to be looked into."""
     fruitless: int = 0
     """How often in a row EXISTS was heard and nothing was there: a server that says it in every answer."""
+    echoes: dict[str, int] = field(default_factory=dict)
+    """The same of every other kind of hint."""
 
     @property
     def view(self) -> View:

@@ -10,9 +10,10 @@ Nothing here retries a lost connection: it is raised, and whoever supervises sta
 checkpoint as it was committed. What is worth keeping between two looks, but not beyond the process, is in `Memory`.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import anyio
 
@@ -47,10 +48,16 @@ from idlepush.sync.plan import (
     plan,
     shows_news,
 )
-from idlepush.sync.view import merged
+from idlepush.sync.view import Heard, merged
 
 FRUITLESS: Final = 3
-"""So often in one look EXISTS is believed though nothing new was there."""
+"""So often in one look a hint is believed though there was nothing behind it."""
+_SILENCED: Final[Mapping[str, Mapping[str, Any]]] = {
+    "numbers": {"numbers": frozenset()},
+    "vanished": {"vanished": UidSet()},
+    "expunged": {"expunged": False},
+    "any_flags": {"any_flags": False},
+}
 LOOK_IS_OLD: Final = timedelta(minutes=30)
 
 
@@ -90,8 +97,7 @@ async def synchronize(
     )
     while True:
         seen = _refreshed(look, seen)
-        if look.fruitless >= FRUITLESS:
-            seen = replace(seen, heard=replace(seen.heard, exists=False))
+        seen = replace(seen, heard=_believed(look, seen.heard))
         step = plan(_standing(mirror), seen)
         if step is None:
             break
@@ -101,8 +107,11 @@ async def synchronize(
         if isinstance(step, FetchNew | ListNew) and mirror and not shows_news(mirror.checkpoint, seen):
             # EXAMINE did not show it: it was told of since.
             look.found_by = look.told_by
+        found = look.done.changes
         mirror = await _carry_out(look, step, mirror)
         seen = after(step, seen)
+        if (hint := _hint_behind(step)) is not None:
+            look.echoes[hint] = 0 if look.done.changes > found else look.echoes.get(hint, 0) + 1
         if isinstance(step, CompareAll) or step == CompareUids():
             look.memory.counted = (look.view.exists, mirror.alive + len(mirror.quarantine))
         elif isinstance(step, Begin):
@@ -110,6 +119,31 @@ async def synchronize(
             look.memory.flags_at = look.memory.newest_flags_at = anyio.current_time()
     look.memory.mirror = await _note_the_look(look, mirror)
     return look.done
+
+
+def _believed(look: Look, heard: Heard) -> Heard:
+    """Return *heard* without what the server says in every answer, and nothing ever is behind it."""
+    if look.fruitless >= FRUITLESS:
+        heard = replace(heard, exists=False)
+    for hint, silence in _SILENCED.items():
+        if look.echoes.get(hint, 0) >= FRUITLESS:
+            heard = replace(heard, **silence)
+    return heard
+
+
+def _hint_behind(step: Step) -> str | None:
+    """Name the kind of hint that leads to *step*."""
+    match step:
+        case ResolveNumbers():
+            return "numbers"
+        case CompareUids(uids=None):
+            return "expunged"
+        case CompareUids():
+            return "vanished"
+        case CompareFlags(uids=None, newest=False) | CompareSince():
+            return "any_flags"
+        case _:
+            return None
 
 
 def _judge_modseq(look: Look, mirror: Mirror | None) -> None:

@@ -303,7 +303,7 @@ class Watch:
             if name == following.first or following.is_parked(name):
                 continue
             found = polled and following.answers(name)
-            found = found and (await following.has_changed(name) or await self._is_audit_due(name))
+            found = found and (await following.has_changed(name, self._around.now()) or await self._is_audit_due(name))
             if not (found or name in rounds.told or name in rounds.backlog):
                 continue
             (fallen if await following.has_fallen(name) else others).append(name)

@@ -8,7 +8,7 @@ import pytest
 from idlepush.engine.observations import IdleDistrusted, IdleWasSilent, Looked, Mirrored
 from idlepush.sync.events import EventType, FoundBy
 from tests.engine.rig import Rig, mail
-from tests.peers.fake import FakeImap, Mailbox, answer, bye, cut
+from tests.peers.fake import QRESYNC, FakeImap, Mailbox, answer, bye, cut
 from tests.peers.virtual import virtual_time
 
 
@@ -613,3 +613,48 @@ async def test_wake_to_commit_is_observed_for_a_push() -> None:
         await rig.becomes_equal()
         await anyio.sleep(1)
         assert [seen for seen in rig.observed(Looked) if seen.wake_to_commit is not None]
+
+
+@virtual_time
+async def test_a_push_that_leaves_nothing_to_ask_leaves_idle_on() -> None:
+    fake = FakeImap(capabilities=QRESYNC)
+    fake.deliver(mail(1))
+    rig = Rig(fake)
+    async with rig.running():
+        await rig.becomes_equal()
+        await fake.until(lambda: fake.idling == 1)
+        before = len(fake.commands)
+        fake.sessions[0].say("* 1 FETCH (UID 777777 FLAGS (\\Seen))")
+        await anyio.sleep(5)
+        assert len(fake.commands) == before
+        fake.deliver(mail(2))
+        await rig.becomes_equal(within=1)
+        assert fake.sessions_ever == 1
+
+
+@virtual_time
+async def test_a_message_set_aside_where_nobody_idles_is_tried_again_in_time() -> None:
+    fake = FakeImap()
+    fake.create("Work")
+    fake.deliver(mail(1), mailbox="Work")
+    fake.poison[1] = "NO"
+    rig = Rig(fake, mailboxes=["INBOX", "Work"])
+    async with rig.running():
+        await fake.until(lambda: fake.idling == 1)
+        assert await rig.in_mirror("Work") == {}
+        fake.poison.clear()
+        await rig.becomes_equal("Work", within=15 * 60)
+
+
+@virtual_time
+async def test_a_server_that_says_the_same_in_every_answer_is_not_asked_for_ever() -> None:
+    fake = FakeImap(fetch_noise=b"* 1 FETCH (FLAGS (\\Flagged))\r\n")
+    for number in range(3):
+        fake.deliver(mail(number))
+    rig = Rig(fake, flags_interval="1m", poll_interval="1m")
+    async with rig.running():
+        await rig.becomes_equal()
+        await anyio.sleep(600)
+        assert len(fake.commands) < 200
+        fake.set_flags(2, ["\\Seen"])
+        await rig.becomes_equal(within=120)

@@ -22,12 +22,12 @@ from typing import Final
 
 from tests.live.histories.clients import Client, Server
 from tests.live.histories.pictures import Mirrored, Picture, close, differences, in_mirror, log_of, on_server
-from tests.live.histories.replay import Contradiction, Replay, Told
 from tests.live.service import Service, service
 from tests.peers.dovecot import PASSWORD as DOVECOT_PASSWORD
 from tests.peers.dovecot import Dovecot
 from tests.peers.pymap_server import PASSWORD as PYMAP_PASSWORD
 from tests.peers.pymap_server import PymapServer
+from tests.peers.replay import Contradiction, Replay, Told
 
 THREADS: Final = 4
 ACTS: Final = 9
