@@ -123,11 +123,12 @@ class Maildir:
 
         position = await self._store.position()
         await self._arrange()
-        for mailbox in self._mailboxes:
-            await self._compare(mailbox)
+        # What is in folders of mailboxes that are no more goes first where it belongs: it need not be written again.
         for raw, folder in (await self._disk(self._tree.folders)).items():
             if MailboxName(raw) not in self._folders:
                 await self._clear(folder)
+        for mailbox in self._mailboxes:
+            await self._compare(mailbox)
         await self._disk(self._tree.harden)
         return position
 
@@ -243,7 +244,15 @@ class Maildir:
         strays = list(found.items())
         for first in range(0, len(strays), BATCH):
             tasks = [await self._task(which, there) for which, there in strays[first : first + BATCH]]
+            await self._disk(self._look_ahead, tasks)
             await self._apply([task for task in tasks if not _agrees(task)])
+
+    def _look_ahead(self, tasks: Iterable[_Task]) -> None:
+        """Find the files that are where they belong already: they stay, and the strays go."""
+        for task in tasks:
+            if task.row is not None and task.folder not in {None, *(found.folder for found in task.found)}:
+                there = self._tree.guess(str(task.folder), _file_of(task.row))
+                task.found = [*([] if there is None else [there]), *task.found]
 
     # Following
 
@@ -259,7 +268,11 @@ class Maildir:
                 hints = pending[task.id]
                 task.is_expected = hints.is_expected
                 task.places = set[str]().union(*(folders.get(text, ()) for text in hints.mailboxes))
-                task.places |= set() if task.folder is None else {task.folder}
+                if task.folder is not None:
+                    task.places.add(task.folder)
+                if task.row is not None and task.row.mailbox not in hints.mailboxes:
+                    # Its mailbox has another name by now, of which later events tell: it may be in any folder.
+                    task.places.update(self._folders.values())
             await self._disk(self._locate, tasks)
             await self._apply([task for task in tasks if not _agrees(task)])
 

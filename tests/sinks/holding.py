@@ -6,7 +6,7 @@ from pathlib import Path
 from idlepush.imap.types import MailboxName
 from idlepush.store.base import MessageRow, Reader
 
-_LETTERS = {"F": "\\Flagged", "R": "\\Answered", "S": "\\Seen", "T": "\\Deleted", "D": "\\Draft"}
+_LETTERS = {"F": "\\Flagged", "R": "\\Answered", "S": "\\Seen", "T": "\\Deleted", "D": "\\Draft", "P": "$Forwarded"}
 Held = dict[str, tuple[str, tuple[str, ...], bytes, int]]
 
 
@@ -32,7 +32,7 @@ async def differences(store: Reader, root: Path, account: str = "alice") -> list
         letters = path.name.partition(":2,")[2]
         found[id_] = (
             "INBOX" if folder == "" else folder[1:].replace(".", "/").replace("\\2e", "."),
-            tuple(sorted(_LETTERS[letter] for letter in letters)),
+            tuple(sorted(_LETTERS[letter] for letter in letters if letter in _LETTERS)),
             path.read_bytes().replace(b"\n", b"\r\n"),
             int(path.stat().st_mtime),
         )
