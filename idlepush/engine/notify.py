@@ -5,8 +5,9 @@ Dovecot 2.3 was seen to do decides how it is used (2026-11):
 
     together with IDLE         without it each event is told when the next one comes
     up to 50 mailboxes         at 200 it says nothing until DONE
-    renewed every 60 s         and always as SET STATUS: it forgets what it was about to tell (half a second's worth)
-                               when it is set anew, so all numbers are asked for in the same command
+    renewed every 60 s         as NONE and SET STATUS in one write: a SET on top of another leaves it mute, every second
+                               time; and what it was about to tell (half a second's worth) it forgets, so all numbers
+                               are asked for in the same command
     off for hours after two    two renewals or polls in a row that find news, none told between them: the half second
       misses                   explains one
     off for a day              after two connections lost within an hour: its process crashes now and then
@@ -89,11 +90,11 @@ class Notify:
         return await self._set(session, wanted)
 
     async def _set(self, session: Session, wanted: frozenset[MailboxName]) -> Mapping[MailboxName, MailboxStatus]:
-        if session.elsewhere is None:
-            session.elsewhere = Elsewhere()
+        is_anew = session.elsewhere is not None
+        session.elsewhere = session.elsewhere or Elsewhere()
         self._session, self._names, self._renewed_at = session, wanted, anyio.current_time()
         try:
-            return await self._say(session, wanted)
+            return await self._say(session, wanted, is_anew=is_anew)
         except Refused as refused:
             if not self._knows_all:
                 self._off(session)
@@ -103,7 +104,9 @@ class Notify:
             self._knows_all = False
             return await self._set(session, wanted)
 
-    async def _say(self, session: Session, names: frozenset[MailboxName]) -> Mapping[MailboxName, MailboxStatus]:
+    async def _say(
+        self, session: Session, names: frozenset[MailboxName], *, is_anew: bool = False
+    ) -> Mapping[MailboxName, MailboxStatus]:
         told: dict[MailboxName, MailboxStatus] = {}
 
         def claim(said: Untagged) -> bool:
@@ -113,7 +116,9 @@ class Notify:
             return True
 
         events = _ALL_EVENTS if self._knows_all else _FEW_EVENTS
-        await session.run(Ask(commands.notify(sorted(names), events, names=self._knows_all), claim))
+        asked = Ask(commands.notify(sorted(names), events, names=self._knows_all), claim)
+        none = Ask(commands.notify((), (), names=False), tolerant=True)
+        await session.run(*([none] if is_anew else []), asked)
         return told
 
     def _off(self, session: Session) -> None:

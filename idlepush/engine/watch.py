@@ -105,6 +105,8 @@ class _Rounds:
     """Those the server says have changed."""
     backlog: set[MailboxName] = field(default_factory=set)
     """Those with older messages still to be mirrored."""
+    is_quiet: bool = False
+    """Nothing was heard for as long as there was to wait: what is found now, nobody told of."""
 
 
 class Watch:
@@ -227,6 +229,7 @@ class Watch:
             fallen, others = await self._changed(polled=True)
             for name in (*fallen, *others):
                 await self._look_at(session, name, source)
+        rounds.is_quiet = False
         await self._settle_moves()
         if _selected(session) != following.first and not rounds.backlog:
             await self._look_at(session, following.first, WakeSource.POLL)
@@ -291,7 +294,8 @@ class Watch:
                 self._rounds.told.add(name)
                 if name in before and name != self._following.first and await self._following.has_news(name):
                     missed.append(name)
-        self._notify.missed(missed)
+        if self._rounds.is_quiet:
+            self._notify.missed(missed)
 
     async def _changed(self, *, polled: bool) -> tuple[Sequence[MailboxName], Sequence[MailboxName]]:
         """Return the other mailboxes that are to be looked at: those that lost messages, and the rest."""
@@ -309,7 +313,7 @@ class Watch:
             (fallen if await following.has_fallen(name) else others).append(name)
             if name not in rounds.told and name in self._notify.names and await following.has_news(name):
                 missed.append(name)
-        if polled:
+        if polled and rounds.is_quiet:
             self._notify.missed(missed)
         return fallen, others
 
@@ -437,10 +441,12 @@ class Watch:
                 case IdleEnd.REFUSED:
                     return WakeSource.POLL
                 case IdleEnd.DUE if source is WakeSource.NOTIFY:
+                    self._rounds.is_quiet = True
                     await self._be_told(session)
                     if self._has_hints(session) or session.elsewhere or self._rounds.told:
                         return WakeSource.PUSH if self._has_hints(session) else WakeSource.NOTIFY
                 case IdleEnd.DUE:
+                    self._rounds.is_quiet = True
                     if source is WakeSource.RENEWAL:
                         self._around.observe(IdleRenewed(account=self.settings.name))
                     return source

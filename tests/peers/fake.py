@@ -123,7 +123,8 @@ class Behaviour:
     idle_cut_how: How = "close"
 
     # NOTIFY, where `capabilities` offers it (NOTIFY): what it tells, once it was asked for
-    notify: Literal["yes", "mute", "overflow", "NO", "BADEVENT"] = "yes"  # BADEVENT: it knows MessageNew and …Expunge
+    # once: mute after a SET on top of another (Dovecot 2.3); BADEVENT: it knows MessageNew and MessageExpunge alone
+    notify: Literal["yes", "mute", "once", "overflow", "NO", "BADEVENT"] = "yes"
 
     # Mailboxes
     delimiter: str = "/"

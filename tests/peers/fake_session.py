@@ -137,7 +137,10 @@ class Session(Wire):
             raise _Refusal("NO [NOPERM] not for you")
         if self.server.notify == "BADEVENT" and events - {"MESSAGENEW", "MESSAGEEXPUNGE"}:
             raise _Refusal("NO [BADEVENT (MessageNew MessageExpunge)] I know these")
-        self._notified = wanted
+        if self.server.notify == "once" and self._notified is not None and wanted is not None:
+            self._notified = notify.Wanted(frozenset(), names=False, status=wanted.status)
+        else:
+            self._notified = wanted
         if wanted is not None and wanted.status:
             for mailbox in self.server.mailboxes(self.user or "").values():
                 if wanted.covers(mailbox.name) and mailbox is not self.mailbox:
