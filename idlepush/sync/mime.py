@@ -99,7 +99,7 @@ class Scanner:
     def feed(self, piece: bytes) -> bool:
         """Take the next piece; False: no more of it is wanted."""
         self._taken += len(piece)
-        if self._taken > MAX_OCTETS or self._lines > MAX_LINES or self._parts > MAX_PARTS:
+        if self._taken > MAX_OCTETS:
             self.is_cut = True
             return False
         data = self._carry + piece
@@ -108,6 +108,10 @@ class Scanner:
         while True:
             step = self._in_header if self._where is _Where.HEADER else self._in_body
             at, goes_on = step(data, at, final=False)
+            if self._lines > MAX_LINES or self._parts > MAX_PARTS:
+                self.is_cut = True
+                self._taken -= len(data) - at
+                return False
             if not goes_on:
                 self._carry = data[at:]
                 return True
@@ -163,11 +167,12 @@ class Scanner:
             if line < 0:
                 break
             found = self._boundary(data, line, final=final)
+            # The line end before a boundary belongs to it, also where the boundary is still to come.
+            end = line - 1 if line > at and data[line - 1 : line] == b"\r" else line
             if found is _INCOMPLETE:
-                self._keep(data[at:line])
-                return line, False
+                self._keep(data[at:end])
+                return end, False
             if found is not None:
-                end = line - 1 if line > at and data[line - 1 : line] == b"\r" else line
                 self._keep(data[at:end])
                 self._end_leaf()
                 self._close_from(found.depth + (not found.is_end), self._taken - len(data) + end)

@@ -12,14 +12,16 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from idlepush.errors import RemoteProtocolError
+from idlepush.errors import InvalidQuery, RemoteProtocolError
 from idlepush.imap.framing import Frame, Framer
 from idlepush.imap.grammar import parse
 from idlepush.imap.responses import ListEntry, Untagged
 from idlepush.imap.types import MailboxName, decode_mutf7, encode_mutf7, excerpt, flags_of, printable
 from idlepush.imap.uidset import UidSet
 from idlepush.store.quantities import parse_duration, parse_size, spell_duration, spell_size
+from idlepush.sync.content import TEXT_CHARACTERS, attachments_in, content_of
 from idlepush.sync.mailboxes import chosen
+from idlepush.sync.markup import text_of_html
 from idlepush.sync.message import (
     ADDRESSES_LIMIT,
     HEADER_LIMIT,
@@ -29,9 +31,12 @@ from idlepush.sync.message import (
     header_of,
     headers_of,
 )
+from idlepush.sync.query import Place, document, read_query
 from idlepush.sync.view import View, merged
+from idlepush.sync.words import words_in
 from tests.fuzz.campaign import Target
 from tests.imap.test_grammar import CASES, texts_in
+from tests.imap.test_structure import BROKEN, MISTAKES, WELL_FORMED
 from tests.peers.mails import MAILS
 
 _MAX_LINE: Final = 100_000
@@ -152,6 +157,64 @@ def _shown(value: object) -> None:
         text.encode()
         assert "\x1b" not in text
         assert "\n" not in text
+
+
+_PART_WORDS: Final = tuple(
+    b'("text" "plain" |("message" "rfc822" |NIL |("name" "a.pdf") |("attachment" NIL)|'
+    b'"7bit" 5|"mixed"|{1}\r\nx|(|)|"|\\'.split(b"|")
+)
+_PARTS: Final = tuple(
+    [spelled for spelled, _ in WELL_FORMED.values()]
+    + [spelled for spelled, _ in MISTAKES.values()]
+    + [spelled for spelled in BROKEN.values() if len(spelled) < 1000]
+)
+
+
+def structure(octets: bytes) -> str:
+    """A structure of any octets costs no more than its own response, and what is told of it can be shown."""
+    frames, _ = _frames(_framer(), [b"* 1 FETCH (UID 7 BODYSTRUCTURE " + octets + b" FLAGS (\\Seen))\r\n"])
+    if not frames:
+        return "nothing"
+    try:
+        said = parse(frames[0])
+    except RemoteProtocolError as broken:
+        return _broken(broken)
+    told = getattr(said, "structure", None)
+    if told is None:
+        return type(said).__name__
+    found = attachments_in(told)
+    _shown([(one.name, one.type, one.content_id) for one in found])
+    return f"{told.understood} {min(3, len(told.parts))} {min(3, len(found))} {any(one.inline for one in found)}"
+
+
+def content(octets: bytes) -> str:
+    """Any octets have a content, the same in whatever pieces they come, and bounded."""
+    read = content_of([octets])
+    dice = random.Random(zlib.crc32(octets))
+    size = dice.choice((1, 7, 100)) if len(octets) < 2000 else dice.randrange(1000, 9000)
+    assert content_of(octets[at : at + size] for at in range(0, len(octets), size)) == read
+    _shown([read.headers, read.cc, read.references, [(one.name, one.type, one.content_id) for one in read.attachments]])
+    read.text.encode()
+    assert len(read.text) <= TEXT_CHARACTERS
+    assert all(one.size >= 0 for one in read.attachments)
+    kinds = {one.type.partition("/")[0][:5] for one in read.attachments}
+    return (
+        f"{sorted(kinds)[:3]} {min(3, len(read.attachments))} {bool(read.text)} {read.is_cut} {bool(read.references)}"
+    )
+
+
+def search(octets: bytes) -> str:
+    """Anything may be typed; its words hold nothing but letters and digits, and what was cut once stays as it is."""
+    typed, _, text = octets.decode("utf-8", "replace").partition("\n")
+    mail = document({Place.TEXT: [text_of_html(text)], Place.SUBJECT: [text]}, attached=False)
+    try:
+        query = read_query(typed)
+    except InvalidQuery as wrong:
+        return str(wrong)[:6]
+    for phrase in query.wanted + query.unwanted:
+        assert '"' not in "".join(phrase.words)
+        assert tuple(words_in(" ".join(phrase.words))) == phrase.words
+    return f"{mail.answers(query)} {min(2, len(query.wanted))} {min(2, len(query.unwanted))} {query.attached}"
 
 
 # ---- values
@@ -330,6 +393,11 @@ TARGETS: Final[Mapping[str, Target]] = {
         Target("grammar", grammar, _LINES, _IMAP_WORDS),
         Target("view", view, (*_LINES, b"* 4 EXISTS\r\n* 2 EXPUNGE\r\n* 1 FETCH (FLAGS ())\r\n" * 3), _IMAP_WORDS),
         Target("message", message, _SMALL_MAILS, _MAIL_WORDS),
+        Target("structure", structure, _PARTS, _PART_WORDS),
+        Target(
+            "content", content, _SMALL_MAILS, (*_MAIL_WORDS, b"--x\r\n", b"--x--\r\n", b"; boundary=x", b"<b>", b"=?")
+        ),
+        Target("search", search, ('from:Jörg -"a b" 東京\nJörg 東京都'.encode(), b"before:2026-01-31 has:attachment")),
         Target("mutf7", mutf7, _SPELLED, (b"&", b"-", b"&-", b",", b"&AAA", b"&2D0-", b"&3gA-", b"INBOX")),
         Target("uidset", uidset, _SETS, (b":", b",", b"\n", b"*", b"1:4294967295", b"4294967296")),
         Target("patterns", patterns, _NAMES, (b"*", b"%", b"!", b"\\Sent", b"/", b".", b"\n", b"\n\n", b"&AOQ-")),

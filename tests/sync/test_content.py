@@ -3,6 +3,7 @@
 import base64
 import time
 from email.message import EmailMessage
+from email.policy import SMTP
 
 import pytest
 from hypothesis import given, settings
@@ -47,7 +48,7 @@ def ordinary() -> bytes:
     message.add_alternative("<p>Schöne <b>Grü</b>ße aus 東京</p>", subtype="html")
     message.add_attachment(b"\0" * 5700, maintype="application", subtype="pdf", filename="Rechnung März 東京.pdf")
     message.add_attachment("a,b\n", subtype="csv", filename="list.csv")
-    return message.as_bytes()
+    return message.as_bytes(policy=SMTP)
 
 
 def test_an_ordinary_message_is_read_whole() -> None:
@@ -65,8 +66,13 @@ def test_an_ordinary_message_is_read_whole() -> None:
 
 
 @pytest.mark.parametrize("piece", [1, 2, 3, 5, 7, 64, 1000])
-def test_the_pieces_a_message_comes_in_make_no_difference(piece: int) -> None:
-    assert content(ordinary(), piece) == content(ordinary())
+@pytest.mark.parametrize(
+    "raw",
+    [ordinary(), ordinary().replace(b"\r\n", b"\n"), mixed(*[part(b"", b"--\r\n-") for _ in range(MAX_PARTS + 9)])],
+    ids=["CRLF", "LF", "too many parts"],
+)
+def test_the_pieces_a_message_comes_in_make_no_difference(raw: bytes, piece: int) -> None:
+    assert content(raw, piece) == content(raw)
 
 
 def test_of_two_versions_the_html_one_is_read_where_the_plain_one_says_nothing() -> None:
