@@ -1,5 +1,6 @@
 """What `FakeImap` spells in answer to FETCH."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from tests.peers.model import BadSyntax, Message, quoted, tokens
 if TYPE_CHECKING:
     from tests.peers.fake import FakeImap
 
-_ITEM = re.compile(r"BODY(\.PEEK)?\[([^\]]*)\](?:<(\d+)\.(\d+)>)?|[A-Z0-9.]+", re.IGNORECASE)
+_ITEM = re.compile(r"BODY(\.PEEK)?\[([^\]]*)\](?:<(\d+)\.(\d+)>)?|[A-Z0-9.-]+", re.IGNORECASE)
 _ATTRIBUTES: Final = frozenset(
-    {"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "EMAILID", "THREADID", "MODSEQ", "BODYSTRUCTURE"}
+    {"UID", "FLAGS", "INTERNALDATE", "RFC822.SIZE", "EMAILID", "THREADID", "X-GUID", "MODSEQ", "BODYSTRUCTURE"}
 )
 
 
@@ -97,6 +98,8 @@ def _spell_attribute(server: "FakeImap", name: str, message: Message) -> bytes:
             text = quoted(message.internaldate)
         case "RFC822.SIZE":
             text = str(server.announced_sizes.get(message.uid, len(message.raw)))
+        case "X-GUID":
+            text = hashlib.sha256(message.raw).hexdigest()[:32]
         case "THREADID":
             text = "NIL"
         case "BODYSTRUCTURE":
