@@ -22,7 +22,6 @@ from typing import Final
 
 import anyio
 
-from idlepush.engine.audit import is_due
 from idlepush.engine.connection import IdleEnd
 from idlepush.engine.dial import Dial, dial_tcp
 from idlepush.engine.following import Following
@@ -30,7 +29,7 @@ from idlepush.engine.idling import Idling
 from idlepush.engine.latches import Latches
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import log_in
-from idlepush.engine.look import Done, Look, Mailbox
+from idlepush.engine.looking import Looking
 from idlepush.engine.moves import Moves
 from idlepush.engine.notify import Notify
 from idlepush.engine.observations import (
@@ -49,18 +48,14 @@ from idlepush.engine.observations import (
     WakeSource,
     Woken,
 )
-from idlepush.engine.session import SLICE, Session
+from idlepush.engine.session import Session
 from idlepush.engine.settings import AccountSettings
-from idlepush.engine.synchronize import synchronize
 from idlepush.engine.wake import Wake
 from idlepush.errors import IdleTimedOut, MailboxUnavailable, Trouble
-from idlepush.imap.types import MailboxName, ModSeq, UidValidity
+from idlepush.imap.types import MailboxName
 from idlepush.store.base import Store
-from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
 
-TURN: Final = 2.0
-"""Seconds of backlog before everybody else is looked at again."""
 TOLERANCE: Final = 0.5
 """Seconds by which a poll may come early: better than another wait for the rest."""
 FEW: Final = 20
@@ -68,15 +63,6 @@ FEW: Final = 20
 OWN_LOGINS_PER_SECOND: Final = 0.2
 OWN_LOGIN_BURST: Final = 10
 """One account's own share of the host's patience: a server that drops every session is not hammered for it."""
-
-_FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
-    WakeSource.PUSH: FoundBy.PUSH,
-    WakeSource.NOTIFY: FoundBy.PUSH,
-    WakeSource.POLL: FoundBy.POLL,
-    WakeSource.RENEWAL: FoundBy.POLL,
-    WakeSource.RECONNECT: FoundBy.RECONNECT,
-    WakeSource.OPERATOR: FoundBy.POLL,
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,8 +114,13 @@ class Watch:
         self._idling = Idling(settings, around.observe)
         self._rounds = _Rounds()
         self._moves = Moves()
-        self._rules = BodyRules(
-            headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
+        self._looking = Looking(
+            settings,
+            self._following,
+            store=around.store,
+            observe=around.observe,
+            now=around.now,
+            latches=self._latches,
         )
 
     def stop(self) -> None:
@@ -307,7 +298,9 @@ class Watch:
             if name == following.first or following.is_parked(name):
                 continue
             found = polled and following.answers(name)
-            found = found and (await following.has_changed(name, self._around.now()) or await self._is_audit_due(name))
+            found = found and (
+                await following.has_changed(name, self._around.now()) or await self._looking.is_audit_due(name)
+            )
             if not (found or name in rounds.told or name in rounds.backlog):
                 continue
             (fallen if await following.has_fallen(name) else others).append(name)
@@ -332,7 +325,14 @@ class Watch:
         is_fresh = source is not WakeSource.PUSH or _selected(session) != name
         pushed = session.view is not None and session.view.heard.exists
         try:
-            done = await self._look(session, name, source, fresh=is_fresh)
+            done = await self._looking.look(
+                session,
+                name,
+                source,
+                fresh=is_fresh,
+                told_by=FoundBy.PUSH if self._idling.is_used(session) else FoundBy.POLL,
+                moves=self._moves if len(self._following.names) > 1 else None,
+            )
         except MailboxUnavailable as unavailable:
             rounds.backlog.discard(name)
             await self._following.lost(session, name, unavailable)
@@ -345,74 +345,6 @@ class Watch:
             rounds.examined_at = now
         if is_first and source is WakeSource.RENEWAL:
             self._idling.renewed(name, silent=done.new > 0 and not pushed)
-
-    async def _look(self, session: Session, name: MailboxName, source: WakeSource, *, fresh: bool) -> Done:
-        """Synchronize one mailbox, a turn of its backlog included; with *fresh* it is examined first."""
-        account, begun, octets = self.settings.name, anyio.current_time(), session.octets_received
-        memory = self._following.memory(name)
-        if fresh:
-            await session.examine(name, since=await self._mirrored_up_to(session, name))
-            self._around.observe(Timed(account=account, phase=Phase.SELECT, seconds=anyio.current_time() - begun))
-        look = Look(
-            session=session,
-            store=self._around.store,
-            mailbox=Mailbox(account=account, name=name, rules=self._rules, born_watched=self._following.is_born(name)),
-            memory=memory,
-            found_by=_FOUND_BY[source],
-            told_by=FoundBy.PUSH if self._idling.is_used(session) else FoundBy.POLL,
-            now=self._around.now,
-            observe=self._around.observe,
-            latches=self._latches,
-            moves=self._moves if len(self._following.names) > 1 else None,
-        )
-        flags_due = _is_over(memory.flags_at, self.settings.flags_interval) or source is WakeSource.RECONNECT
-        newest_due = source is WakeSource.NOTIFY or (
-            source is not WakeSource.PUSH and _is_over(memory.newest_flags_at, self.settings.poll_interval)
-        )
-        audit_due = source is not WakeSource.PUSH and await self._is_audit_due(name)
-        done = await synchronize(
-            look,
-            fresh=fresh,
-            flags_due=flags_due or audit_due,
-            newest_due=newest_due,
-            audit_due=audit_due,
-            patience=TURN,
-        )
-        committed = done.first_commit_at
-        self._around.observe(
-            Looked(
-                account=account,
-                mailbox=name.text,
-                source=source,
-                seconds=anyio.current_time() - begun,
-                new=done.new,
-                moved=done.moved,
-                flags=done.flags,
-                expunged=done.expunged,
-                octets=session.octets_received - octets,
-                remaining=done.remaining,
-                finished=done.finished,
-                wake_to_commit=committed - begun if committed is not None and source is WakeSource.PUSH else None,
-            )
-        )
-        return done
-
-    async def _mirrored_up_to(self, session: Session, name: MailboxName) -> tuple[UidValidity, ModSeq] | None:
-        """Return what QRESYNC needs to tell what changed since."""
-        if not session.uses_qresync:
-            return None
-        mirror = await self._following.mirror(name)
-        if mirror is None or mirror.checkpoint.modseq is None:
-            return None
-        return mirror.checkpoint.uidvalidity, mirror.checkpoint.modseq
-
-    async def _is_audit_due(self, name: MailboxName) -> bool:
-        return is_due(
-            await self._following.mirror(name),
-            name=f"{self.settings.name}/{name}",
-            interval=self.settings.audit_interval,
-            now=self._around.now(),
-        )
 
     # Waiting
 
@@ -483,7 +415,3 @@ class Watch:
 
 def _selected(session: Session) -> MailboxName | None:
     return None if session.view is None else session.view.mailbox
-
-
-def _is_over(since: float | None, interval: float) -> bool:
-    return since is None or anyio.current_time() >= since + interval
