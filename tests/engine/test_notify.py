@@ -11,6 +11,7 @@ from tests.engine.rig import Rig, mail
 from tests.peers.fake import CONDSTORE, NOTIFY, FakeImap
 from tests.peers.virtual import virtual_time
 
+SELDOM = {"poll_interval": "1h", "flags_interval": "1h", "idle_renew": "29m", "proof_interval": "30m"}
 BOXES = [f"box{number:02}" for number in range(20)]
 
 
@@ -140,24 +141,24 @@ async def test_it_goes_on_telling_after_renewals_where_a_set_on_top_of_another_l
 
 @virtual_time
 async def test_one_that_is_mute_is_backed_by_its_renewals_and_given_up_for_hours() -> None:
-    fake = made(notify="mute")
-    rig = everything(fake, poll_interval="5m")
+    fake = made(BOXES[:3], notify="mute")
+    rig = everything(fake, **SELDOM)
     async with rig.running():
         await settled(fake)
-        for number, name in enumerate(BOXES[:6]):
+        for number, name in enumerate([*BOXES[:3], *BOXES[:3]]):
             fake.deliver(mail(number), mailbox=name)
-            await rig.becomes_equal(name, within=305)
+            await rig.becomes_equal(name, within=61 if number < 2 else 3605)
             await settled(fake)
         (distrusted,) = rig.observed(FeatureDistrusted)
         assert distrusted.feature == "notify"
         before = sent(fake, "NOTIFY")
         fake.notify = "yes"
-        await anyio.sleep(5 * 3600)
+        await anyio.sleep(3600)
         assert sent(fake, "NOTIFY") == before
-        await anyio.sleep(2 * 3600)
+        await anyio.sleep(6 * 3600)
         await settled(fake)
-        fake.deliver(mail(77), mailbox="box19")
-        await rig.becomes_equal("box19", within=1)
+        fake.deliver(mail(77), mailbox="box02")
+        await rig.becomes_equal("box02", within=1)
 
 
 @virtual_time
@@ -185,12 +186,12 @@ async def test_a_server_that_knows_fewer_events_is_asked_for_those() -> None:
 
 @virtual_time
 async def test_a_server_that_refuses_it_is_polled_and_asked_again_a_day_later() -> None:
-    fake = made(notify="NO")
-    rig = everything(fake, poll_interval="5m")
+    fake = made(["box00", "box01"], notify="NO")
+    rig = everything(fake, **SELDOM)
     async with rig.running():
         await settled(fake)
         fake.deliver(mail(1), mailbox="box00")
-        await rig.becomes_equal("box00", within=305)
+        await rig.becomes_equal("box00", within=3605)
         assert sent(fake, "NOTIFY") == 3, "with all events, and with the few"
         fake.notify = "yes"
         await anyio.sleep(86_400)
