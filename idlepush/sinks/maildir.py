@@ -13,20 +13,20 @@ One without a flag arrives in `new`; a reader moves it to `cur`, as does the fir
 """
 
 import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
 
-from idlepush.errors import IdlepushError, SinkFailed
+from idlepush.errors import SinkFailed
 from idlepush.imap.types import MailboxName
-from idlepush.sinks.maildir_files import Found, Pour, Staged, Tree, harden_files
-from idlepush.sinks.maildir_names import MessageFile, folder_apart, folder_of, letters_of, new_file
+from idlepush.sinks.maildir_files import Found, Tree
+from idlepush.sinks.maildir_names import folder_apart, folder_of
+from idlepush.sinks.maildir_writing import BATCH, Task, Writing, agrees, file_of, goal_of
 from idlepush.store.base import MessageRow, Reader
 from idlepush.sync.events import Event, EventType
 
@@ -34,11 +34,6 @@ Result = TypeVar("Result")
 
 AT_ONCE: Final = 100_000
 """Files of a folder that are compared at once; more are compared in several goes, so that memory stays bounded."""
-BATCH: Final = 256
-"""Messages that are written before the first of them is hardened, and hardened before the first is shown."""
-SLICE: Final = 1024 * 1024
-LANES: Final = 4
-"""Messages that are written, and fsyncs that are waited for, at once: a disk does several times as many that way."""
 FEW: Final = 32
 """So many messages are looked for where they are likely to be; for more the folder is read."""
 
@@ -65,19 +60,6 @@ class _Hints:
     """An event says that there was one."""
 
 
-@dataclass(slots=True)
-class _Task:
-    """A message whose file is to agree with its row. `folder` is where it belongs, None: nowhere."""
-
-    id: str
-    row: MessageRow | None
-    folder: str | None
-    is_expected: bool = False
-    places: set[str] = field(default_factory=set)
-    """The folders where its file may be."""
-    found: list[Found] = field(default_factory=list)
-
-
 class Maildir:
     """The Maildir of one account: a `Sink`."""
 
@@ -86,6 +68,8 @@ class Maildir:
     def __init__(self, path: Path, account: str, store: Reader) -> None:
         self.account = account
         self._tree = Tree(path)
+        self._writing = Writing(self._tree, store)
+        self._disk = self._writing.disk
         self._store = store
         self._delimiter: str | None = None
         self._delimiter_known = anyio.Event()
@@ -219,12 +203,12 @@ class Maildir:
         shares = 1 + await self._disk(self._tree.count, folder) // AT_ONCE
         for share in range(shares):
             found = await self._disk(self._tree.census, folder, partial(_is_of, share, shares))
-            tasks: list[_Task] = []
+            tasks: list[Task] = []
             async for row in self._store.messages(self.account, mailbox):
                 if not _is_of(share, shares, row.id):
                     continue
-                task = _Task(row.id, row, folder if row.sha256 else None, found=found.pop(row.id, []))
-                if not _agrees(task):
+                task = Task(row.id, row, folder if row.sha256 else None, found=found.pop(row.id, []))
+                if not agrees(task):
                     tasks.append(task)
                 if len(tasks) >= BATCH:
                     await self._apply(tasks)
@@ -245,13 +229,13 @@ class Maildir:
         for first in range(0, len(strays), BATCH):
             tasks = [await self._task(which, there) for which, there in strays[first : first + BATCH]]
             await self._disk(self._look_ahead, tasks)
-            await self._apply([task for task in tasks if not _agrees(task)])
+            await self._apply([task for task in tasks if not agrees(task)])
 
-    def _look_ahead(self, tasks: Iterable[_Task]) -> None:
+    def _look_ahead(self, tasks: Iterable[Task]) -> None:
         """Find the files that are where they belong already: they stay, and the strays go."""
         for task in tasks:
             if task.row is not None and task.folder not in {None, *(found.folder for found in task.found)}:
-                there = self._tree.guess(str(task.folder), _file_of(task.row))
+                there = self._tree.guess(str(task.folder), file_of(task.row))
                 task.found = [*([] if there is None else [there]), *task.found]
 
     # Following
@@ -274,15 +258,15 @@ class Maildir:
                     # Its mailbox has another name by now, of which later events tell: it may be in any folder.
                     task.places.update(self._folders.values())
             await self._disk(self._locate, tasks)
-            await self._apply([task for task in tasks if not _agrees(task)])
+            await self._apply([task for task in tasks if not agrees(task)])
 
-    async def _task(self, id: str, found: list[Found]) -> _Task:
+    async def _task(self, id: str, found: list[Found]) -> Task:
         row = await self._store.message(id)
         folder = None
         if row is not None and row.expunged is None and row.sha256 is not None and row.account == self.account:
             mailbox = await self._mailbox_of(row)
             folder = None if mailbox is None else await self._folder(mailbox)
-        return _Task(id, row, folder, found=found)
+        return Task(id, row, folder, found=found)
 
     async def _mailbox_of(self, row: MessageRow) -> MailboxName | None:
         if row.mailbox not in self._live:
@@ -295,17 +279,17 @@ class Maildir:
                     return mailbox
         return alike[0] if alike else None
 
-    def _locate(self, tasks: Sequence[_Task]) -> None:
+    def _locate(self, tasks: Sequence[Task]) -> None:
         """Find the tasks' files: a few by guessing, many and those that are not where they should be by reading."""
         if len(tasks) <= FEW:
             for task in tasks:
                 if task.row is not None and task.row.sha256 is not None:
-                    guesses = [self._tree.guess(folder, _file_of(task.row)) for folder in sorted(task.places)]
+                    guesses = [self._tree.guess(folder, file_of(task.row)) for folder in sorted(task.places)]
                     task.found = [guess for guess in guesses if guess is not None]
         if len(tasks) > FEW or any(_should_be_there(task) and not task.found for task in tasks):
             self._read(tasks)
 
-    def _read(self, tasks: Sequence[_Task]) -> None:
+    def _read(self, tasks: Sequence[Task]) -> None:
         """Find the tasks' files by reading the folders where they may be."""
         wanted = {task.id: task for task in tasks}
         for task in tasks:
@@ -317,7 +301,7 @@ class Maildir:
 
     # Doing
 
-    async def _apply(self, tasks: Sequence[_Task]) -> None:
+    async def _apply(self, tasks: Sequence[Task]) -> None:
         """Write, rename and remove what the tasks ask for."""
         if not tasks:
             return
@@ -328,166 +312,26 @@ class Maildir:
                 task.places |= {found.folder for found in task.found}
             await self._disk(self._read, lost)
             await self._disk(self._shift, lost)
-        await self._write([task for task in tasks if task.folder is not None and not task.found])
+        await self._writing.write([task for task in tasks if task.folder is not None and not task.found])
         await self._disk(self._tree.harden)
 
-    def _shift(self, tasks: Iterable[_Task]) -> list[_Task]:
+    def _shift(self, tasks: Iterable[Task]) -> list[Task]:
         """Rename and remove; return the tasks whose files were not where they were found."""
-        lost: list[_Task] = []
+        lost: list[Task] = []
         for task in tasks:
             keep = None if task.folder is None or not task.found else task.found[0]
             for found in task.found:
                 if found is not keep:
                     self._tree.remove(found)
-            if keep is not None and (goal := _goal(task, keep)) != keep and not self._tree.move(keep, goal):
+            if keep is not None and (goal := goal_of(task, keep)) != keep and not self._tree.move(keep, goal):
                 lost.append(task)
         return lost
-
-    async def _write(self, tasks: Sequence[_Task]) -> None:
-        for first in range(0, len(tasks), BATCH):
-            batch = tasks[first : first + BATCH]
-            staged: list[Staged] = []
-            await _side_by_side([partial(self._stage, batch[lane::LANES], staged) for lane in range(LANES)])
-            paths = [one.tmp for one in staged]
-            await _side_by_side([partial(self._disk, harden_files, paths[lane::LANES]) for lane in range(LANES)])
-            await self._disk(self._tree.publish, staged)
-
-    async def _stage(self, tasks: Sequence[_Task], staged: list[Staged]) -> None:
-        """Write messages into `tmp`, but for those that are not whole any more: what happened to them is an event."""
-        small: list[tuple[_Task, list[bytes]]] = []
-        octets = 0
-        for task in tasks:
-            with suppress(KeyError):
-                async with aclosing(self._slices(task.id)) as slices:
-                    pieces, is_all = await anext(slices)
-                if is_all:
-                    small.append((task, pieces))
-                    octets += sum(map(len, pieces))
-                else:
-                    staged.append(await self._stage_large(task))
-            if octets >= SLICE:
-                staged += await self._disk(self._stage_small, small)
-                small, octets = [], 0
-        staged += await self._disk(self._stage_small, small)
-
-    def _stage_small(self, small: Sequence[tuple[_Task, list[bytes]]]) -> list[Staged]:
-        """Write messages that are in memory."""
-        staged = []
-        for task, pieces in small:
-            pour = self._pour(task)
-            if not pour.add(pieces, last=True):
-                pour = self._pour(task, as_it_is=True)
-                pour.add(pieces, last=True)
-            staged.append(self._staged(task, pour))
-        return staged
-
-    async def _stage_large(self, task: _Task) -> Staged:
-        """Write a message that is never in memory as a whole.
-
-        Raises:
-            KeyError: it is not whole any more.
-        """
-        for as_it_is in (False, True):
-            pour = self._pour(task, as_it_is=as_it_is)
-            try:
-                async for pieces, last in self._slices(task.id):
-                    if not await self._disk(partial(pour.add, pieces, last=last)):
-                        break
-                else:
-                    return self._staged(task, pour)
-            except KeyError:
-                await self._disk(pour.abandon)
-                raise
-            finally:
-                pour.close()
-        raise AssertionError("what is written as it is needs no second try")
-
-    def _pour(self, task: _Task, *, as_it_is: bool = False) -> Pour:
-        assert task.row is not None
-        assert task.folder is not None
-        file = _file_of(task.row)
-        return Pour(self._tree.tmp(task.folder, file), file.seconds, as_it_is=as_it_is)
-
-    def _staged(self, task: _Task, pour: Pour) -> Staged:
-        assert task.row is not None
-        assert task.folder is not None
-        file = replace(_file_of(task.row), sizes=f",W={pour.octets}")
-        return Staged(pour.tmp, Found(task.folder, "cur" if file.info else "new", file))
-
-    async def _slices(self, id: str) -> AsyncGenerator[tuple[list[bytes], bool], None]:
-        """Yield the raw message some pieces at a time, and whether they are the last; most come all at once."""
-        pieces: list[bytes] = []
-        octets = 0
-        async for piece in self._store.raw(id):
-            if octets >= SLICE:
-                yield pieces, False
-                pieces, octets = [], 0
-            pieces.append(piece)
-            octets += len(piece)
-        yield pieces, True
-
-    async def _disk(self, do: Callable[..., Result], *given: Any, **named: Any) -> Result:
-        """Do something with the disk, in a thread.
-
-        Raises:
-            SinkFailed: the disk refuses; the sentence says why.
-        """
-        try:
-            return await anyio.to_thread.run_sync(partial(do, *given, **named))
-        except OSError as error:
-            reason = (error.strerror or "the system refuses").lower()
-            raise SinkFailed(f"the Maildir {self._tree.root} cannot be written: {reason}") from error
-
-
-async def _side_by_side(jobs: Iterable[Callable[[], Awaitable[object]]]) -> None:
-    """Do them all at once; raise what the first raised that failed."""
-    failed: list[IdlepushError] = []
-
-    async def lane(job: Callable[[], Awaitable[object]]) -> None:
-        try:
-            await job()
-        except IdlepushError as error:  # leaves as itself, not as a group of one
-            failed.append(error)
-
-    async with anyio.create_task_group() as tasks:
-        for job in jobs:
-            tasks.start_soon(lane, job)
-    if failed:
-        raise failed[0]
 
 
 def _is_of(share: int, shares: int, id: str) -> bool:
     return zlib.crc32(id.encode()) % shares == share
 
 
-def _should_be_there(task: _Task) -> bool:
+def _should_be_there(task: Task) -> bool:
     """Whether the file cannot be missing, so that it is worth to read a folder for it."""
     return task.is_expected and (task.row is None or task.row.sha256 is not None)
-
-
-def _seconds(row: MessageRow) -> int:
-    moment = row.internal_date or row.date
-    return 0 if moment is None else int(moment.timestamp())
-
-
-def _file_of(row: MessageRow) -> MessageFile:
-    """Return the file of a message that has none yet."""
-    return new_file(row.id, _seconds(row), row.size, letters_of(row.flags))
-
-
-def _goal(task: _Task, found: Found) -> Found:
-    """Return where the file belongs and what it is called there, as its row is now."""
-    assert task.row is not None
-    assert task.folder is not None
-    wanted = _file_of(task.row)
-    file, place = replace(found.file, seconds=wanted.seconds), found.place
-    if wanted.letters or place == "cur":
-        file, place = file.with_letters(wanted.letters), "cur"
-    return Found(task.folder, place, file)
-
-
-def _agrees(task: _Task) -> bool:
-    """Whether there is nothing to do."""
-    if task.folder is None or not task.found:
-        return task.folder is None and not task.found
-    return len(task.found) == 1 and _goal(task, task.found[0]) == task.found[0]

@@ -10,6 +10,7 @@ from idlepush.errors import SinkFailed
 from idlepush.imap.types import MailboxName, Uid
 from idlepush.imap.uidset import UidSet
 from idlepush.sinks import maildir as under_test
+from idlepush.sinks import maildir_writing
 from idlepush.sinks.maildir import Maildir
 from idlepush.store.memory import MemoryStore
 from tests.sinks.holding import differences
@@ -151,7 +152,7 @@ async def test_what_is_mirrored_by_its_headers_alone_is_no_file(beside: Beside) 
 
 
 async def test_a_message_larger_than_a_slice_is_written_whole(beside: Beside, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "SLICE", 1000)
+    monkeypatch.setattr(maildir_writing, "SLICE", 1000)
     large = b"Subject: large\r\n\r\n" + b"0123456789abc\r\n" * 100_000
     odd = large + b"alone: \n" + large
     generation = await begin(beside.store)
