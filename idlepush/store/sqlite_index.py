@@ -76,8 +76,6 @@ _HAS_NO_BODY: Final = """
 """
 _SET_PROGRESS: Final = "INSERT OR REPLACE INTO indexing (version, mark, ranges) VALUES (?, ?, ?)"
 
-_Columns = tuple[str, ...]
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -86,7 +84,7 @@ class Entry:
     account: str
     body: int | None
     message: int
-    columns: _Columns
+    columns: tuple[str, ...]
     attachments: tuple[Attachment, ...] | None
     """None: as they stand in the table."""
     thread: tuple[str, ...]
@@ -180,10 +178,10 @@ def _entry(
         attachments = attachments_of(db, -message)
         headers = Headers(None, subject, addresses_from(sender), addresses_from(recipients))
         shown = document_of(headers, (), attachments, "")
-        return Entry(account, None, message, _columns(shown, account), None, ())
+        return Entry(account, None, message, columns_of(shown, account), None, ())
     content = content_of(_pieces(db, body, chunks or 0))
     shown = document_of(content.headers, content.cc, content.attachments, content.text)
-    return Entry(account, body, message, _columns(shown, account), content.attachments, content.references)
+    return Entry(account, body, message, columns_of(shown, account), content.attachments, content.references)
 
 
 def _pieces(db: sqlite3.Connection, body: int, chunks: int) -> Iterator[bytes]:
@@ -194,7 +192,8 @@ def _pieces(db: sqlite3.Connection, body: int, chunks: int) -> Iterator[bytes]:
         yield piece
 
 
-def _columns(shown: Document, account: str) -> _Columns:
+def columns_of(shown: Document, account: str) -> tuple[str, ...]:
+    """Return what a document is in the index: the words of each place, and its marks."""
     marks = [INDEXED, account_mark(account)] + [ATTACHED] * shown.attached
     return (*(" ".join(shown.words[place]) for place in Place), " ".join(marks))
 

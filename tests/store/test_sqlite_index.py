@@ -2,19 +2,29 @@
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from idlepush.imap.uidset import UidSet
+from idlepush.store import sqlite_index
 from idlepush.store.base import Sweep
 from idlepush.store.sqlite import SqliteStore, open_store
-from idlepush.sync.query import read_query
+from idlepush.store.sqlite_open import bundled_migrations
+from idlepush.store.sqlite_search import spell_words
+from idlepush.sync.query import Place, document, read_query
 from idlepush.sync.words import VERSION
 from tests.store.making import Clock, begin, changes, message, rows
+
+[WORDS_TABLE] = re.findall(
+    r"CREATE VIRTUAL TABLE words .*?;", " ".join(sql for _, sql in bundled_migrations()), re.DOTALL
+)
 
 
 @pytest.fixture
@@ -182,3 +192,36 @@ async def test_a_message_of_many_words_is_indexed_within_the_bounds(store: Sqlit
     await store.index()
     assert await found(store, "w99") == [1]
     assert await found(store, "w99999") == [], "beyond what is read of a message"
+
+
+# Few letters, so that words are found in each other; signs that FTS5 has a meaning for; writing without spaces.
+letters = st.text(st.sampled_from(list("abBéß 東京タ-_.,:*^\"'()+{}\x00\ue001\n")), max_size=24)
+places = st.dictionaries(st.sampled_from(Place), st.lists(letters, max_size=2), max_size=5)
+terms = st.builds(
+    "{}{}{}".format,
+    st.sampled_from(["", "-"]),
+    st.sampled_from(["", "from:", "to:", "subject:", "filename:", "has:attachment ", "near:"]),
+    letters | letters.map('"{}"'.format),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(places, st.booleans(), st.lists(terms, max_size=4).map(" ".join))
+def test_sqlite_finds_exactly_what_a_look_at_the_words_finds(
+    texts: dict[Place, list[str]], attached: bool, typed: str
+) -> None:
+    mail = document({place: texts.get(place, []) for place in Place}, attached=attached)
+    query = read_query(typed)
+    if any(not phrase.words for phrase in query.wanted):
+        assert not mail.answers(query)
+        return
+    columns = sqlite_index.columns_of(mail, "alice")
+    asked = [spell_words(query, account) for account in ("alice", None, "bob")]
+    with closing(sqlite3.connect(":memory:")) as db:
+        db.execute(WORDS_TABLE)
+        db.execute(
+            "INSERT INTO words (rowid, subject, sender, recipients, names, text, marks) VALUES (1, ?, ?, ?, ?, ?, ?)",
+            columns,
+        )
+        counted = [db.execute("SELECT count(*) FROM words WHERE words MATCH ?", (one,)).fetchone()[0] for one in asked]
+    assert counted == [mail.answers(query), mail.answers(query), False]
