@@ -12,7 +12,7 @@ from idlepush.imap.types import MailboxName
 from idlepush.serve.answers import Limit, answer, documented, documented_as, page
 from idlepush.serve.behind import Behind
 from idlepush.serve.problems import Problem
-from idlepush.serve.records import Message, MessagePage
+from idlepush.serve.records import MessagePage, WholeMessage
 from idlepush.sync import query as search
 
 _SEARCH: Final = (
@@ -59,13 +59,13 @@ def routes(behind: Behind) -> APIRouter:
         shown = found[:limit]
         return page([row.record() for row in shown], shown[-1].id if len(found) > limit else None)
 
-    @router.get("/v1/messages/{id}", responses=documented(Message, 404))
+    @router.get("/v1/messages/{id}", responses=documented(WholeMessage, 404))
     async def show_message(id: Id) -> Response:
         """Show one message, live or expunged."""
         row = await reader.message(id)
         if row is None:
             raise Problem(HTTPStatus.NOT_FOUND, "there is no such message")
-        return answer(row.record())
+        return answer({**row.record(), "references": list(await reader.references(id))})
 
     @router.get(
         "/v1/messages/{id}/raw",

@@ -111,6 +111,12 @@ class Message(_Record):
     attachments: list[Attachment]
 
 
+class WholeMessage(Message):
+    """A message by itself; `references` are the Message-IDs it names, those it answers last."""
+
+    references: list[str]
+
+
 class EventRecord(_Record):
     """A line of the event log; which further keys there are depends on the type."""
 

@@ -209,6 +209,13 @@ class Reader(Protocol):
         """Return the row with this `id`, live or expunged."""
         ...
 
+    async def references(self, id: str) -> tuple[str, ...]:
+        """Return the Message-IDs that the message names (References, In-Reply-To), oldest first.
+
+        None before the last `index`, and none where its body is not mirrored.
+        """
+        ...
+
     def raw(self, id: str) -> AsyncIterator[bytes]:
         """Yield the raw message in slices; KeyError before the first where it is not whole or its body was swept."""
         ...

@@ -174,6 +174,12 @@ class MemoryStore:
         row = self._row(id)
         return None if row is None else row.shown()
 
+    async def references(self, id: str) -> tuple[str, ...]:
+        """See `Reader.references`."""
+        await anyio.lowlevel.checkpoint()
+        row = self._row(id)
+        return () if row is None or row.content is None else row.content.references
+
     async def raw(self, id: str) -> AsyncIterator[bytes]:
         """See `Reader.raw`."""
         await anyio.lowlevel.checkpoint()

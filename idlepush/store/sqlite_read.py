@@ -8,6 +8,7 @@ its log anew.
 # ruff: noqa: S608 - statements are put together from constants alone
 
 import itertools
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from datetime import datetime
@@ -53,6 +54,12 @@ _BY_UID: Final = f"""
     {MESSAGES}
     WHERE message.mailbox = (SELECT id FROM mailbox WHERE account = ? AND raw = ?)
       AND message.uid = ? AND message.generation = mailbox.generation AND message.expunged IS NULL
+"""
+_THREAD_OF: Final = """
+    SELECT document.thread
+    FROM message JOIN mailbox ON mailbox.id = message.mailbox
+    JOIN document ON document.body = message.body AND document.account = mailbox.account
+    WHERE message.id = ?
 """
 _BODY_OF: Final = """
     SELECT body.id, body.chunks FROM message JOIN body ON body.id = message.body
@@ -154,6 +161,11 @@ class SqliteReader:
     async def message(self, id: str) -> MessageRow | None:
         """See `Reader.message`."""
         return await self._one_message(_BY_ID, (number_of(id),))
+
+    async def references(self, id: str) -> tuple[str, ...]:
+        """See `Reader.references`."""
+        found = await self._first(_THREAD_OF, (number_of(id),))
+        return () if found is None else tuple(json.loads(found[0]))
 
     async def raw(self, id: str) -> AsyncIterator[bytes]:
         """See `Reader.raw`."""

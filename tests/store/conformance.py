@@ -1230,6 +1230,16 @@ class Searches:
         assert shown[2] == [("Beleg März.pdf", "application/pdf", 100)]
         assert shown[4] == [("Scan.pdf", "application/pdf", 9)]
 
+    async def test_what_a_message_answers_is_known_when_it_was_indexed(self, store: Store, generation: int) -> None:
+        letter = b"References: <a@x>\r\n <b@x>\r\nIn-Reply-To: <c@x>\r\n\r\nhello"
+        await store.commit(changes(generation, new=(message(9, letter),)))
+        await store.index()
+
+        assert await store.references((await row(store, 9)).id) == ("<a@x>", "<b@x>", "<c@x>")
+        assert await store.references((await row(store, 1)).id) == ()
+        assert await store.references((await row(store, 4)).id) == ()
+        assert await store.references("m999") == ()
+
     async def test_pages_follow_each_other(self, store: Store, generation: int) -> None:
         first = await rows(store, "alice", query=read_query("to:bob"), limit=2)
         rest = await rows(store, "alice", query=read_query("to:bob"), after=first[-1].id)
