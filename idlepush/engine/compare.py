@@ -12,7 +12,7 @@ from typing import Final
 
 import anyio
 
-from idlepush.engine.look import Look
+from idlepush.engine.look import Duty, Look
 from idlepush.engine.observations import Feature
 from idlepush.imap.responses import Fetch
 from idlepush.imap.types import MAX_UID, Flags, ModSeq, Uid, same_flags
@@ -162,7 +162,13 @@ async def _expunge(look: Look, mirror: Mirror, gone: UidSet, *, released: UidSet
 
 async def _raise_modseq(look: Look, mirror: Mirror) -> None:
     modseq = look.view.highestmodseq
-    if look.moves is not None and modseq is not None and look.leaving(mirror):
+    look.is_compared = True
+    if look.duty is Duty.BACKLOG:
+        return
+    is_leaving = look.moves is not None and bool(look.leaving(mirror))
+    if modseq is not None and (look.memory.closings != look.closings or (is_leaving and look.duty is Duty.NEWS)):
+        return  # the lane may have stored flags from before what was compared here: the next look compares again
+    if look.moves is not None and modseq is not None and is_leaving:
         look.moves.raise_modseq(mirror.generation, modseq)
     elif modseq != mirror.checkpoint.modseq:
         await look.commit(mirror, modseq=modseq, forget_modseq=modseq is None)

@@ -17,8 +17,8 @@ from typing import Final, Protocol
 
 import anyio
 
-from idlepush.engine.observations import BugFound, Delivered, Observe, SinkReady, SinkTrouble
-from idlepush.engine.supervise import Backoff, trace_of
+from idlepush.engine.observations import BugFound, Delivered, Observe, SinkReady, SinkTrouble, trace_of
+from idlepush.engine.supervise import Backoff
 from idlepush.errors import SinkFailed, StoreError
 from idlepush.store.base import Store
 from idlepush.sync.events import Event

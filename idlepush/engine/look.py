@@ -7,6 +7,7 @@ body (seen). So NOOP leaves behind the bodies in the same write, and only what a
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Final, TypeVar
 
 import anyio
@@ -35,13 +36,25 @@ FRESH_AROUND: Final = timedelta(hours=1)
 Answer = TypeVar("Answer")
 
 
+class Duty(StrEnum):
+    """Which part of a mailbox's work a look does (`lane`)."""
+
+    ALL = "all"
+    NEWS = "news"
+    """The backlog is left to the lane."""
+    BACKLOG = "backlog"
+    """The lane's: what is missing below what EXAMINE showed, and what is heard meanwhile of what is there."""
+
+
 @dataclass(slots=True)
 class Memory:
     """What is known of one mailbox between looks and sessions; all of it can be found out again."""
 
     generation: int | None = None
     mirror: Mirror | None = None
-    """As the last look left it: nobody else writes, so the next one need not ask the store first."""
+    """As the last look left it, unless the lane has written since: then the next one asks the store first."""
+    closings: int = 0
+    """Counts the commits of the lane, each when it begins and when it ends."""
     survey: UidSet | None = None
     """UIDs that exist in the newest holes, as far as `surveyed` goes."""
     surveyed: UidSet = UidSet()
@@ -66,7 +79,7 @@ class Memory:
     def of(self, generation: int | None) -> None:
         """Forget what was known of another generation."""
         if generation != self.generation:
-            fresh = Memory(generation=generation, resets=self.resets)
+            fresh = Memory(generation=generation, resets=self.resets, closings=self.closings)
             for name in self.__slots__:
                 setattr(self, name, getattr(fresh, name))
 
@@ -126,6 +139,16 @@ class Look:
     latches: Latches
     told_by: FoundBy = FoundBy.PUSH
     """What a message will say that the server tells of meanwhile."""
+    duty: Duty = Duty.ALL
+    beside: Memory | None = None
+    """To the lane: what the first connection knows of the mailbox."""
+    closings: int = 0
+    """The memory's `closings` from before EXAMINE."""
+    read_at: int = 0
+    """The memory's `closings` from before the mirror was read."""
+    is_compared: bool = False
+    """What EXAMINE's mod-sequence promised was compared, though the mirror's could not be raised to it."""
+    commits: int = 0
     began: float = field(default_factory=anyio.current_time)
     moves: Moves | None = None
     """What is leaving the account's mailboxes; None where it has only one."""
@@ -149,6 +172,7 @@ class Look:
         self.session.forgo(feature)
 
     async def reload(self) -> Mirror | None:
+        self.read_at = self.memory.closings
         mirror = await self.store.mirror(self.mailbox.account, self.mailbox.name)
         self.memory.of(mirror.generation if mirror else None)
         return mirror and await self._without_leaving(mirror)
@@ -259,13 +283,20 @@ class Look:
             high=high,
             rewind=rewind,
             modseq=modseq,
+            # Flags behind a FETCH of the lane may have changed since; no later number may pass over that.
+            modseq_at_most=self.view.highestmodseq if self.duty is Duty.BACKLOG and (new or known_again) else None,
             forget_modseq=forget_modseq,
             forget_older=forget_older,
             looked_at=looked_at,
             audited_at=audited_at,
             urgent=urgent,
         )
-        committed = await self.timed(Phase.COMMIT, self.store.commit(change))
+        self._closing()
+        try:
+            committed = await self.timed(Phase.COMMIT, self.store.commit(change))
+        finally:
+            self._closing()
+        self.commits += 1
         self.done.add(committed, anyio.current_time())
         if committed.new:
             found_by = change.new[0].found_by
@@ -276,6 +307,12 @@ class Look:
             for kept in (self.memory.doubts, self.memory.failures, self.memory.sizes):
                 kept.pop(message.uid, None)
         return committed
+
+    def _closing(self) -> None:
+        """A commit of the lane begins, or has ended: whatever the first has read of the mirror may be of before it."""
+        if self.beside is not None:
+            self.beside.closings += 1
+            self.beside.mirror = None
 
     async def timed(self, phase: Phase, work: Awaitable[Answer]) -> Answer:
         begun = anyio.current_time()

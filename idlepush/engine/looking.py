@@ -8,8 +8,9 @@ import anyio
 
 from idlepush.engine.audit import is_due
 from idlepush.engine.following import Following
+from idlepush.engine.lane import Lane
 from idlepush.engine.latches import Latches
-from idlepush.engine.look import Done, Look, Mailbox
+from idlepush.engine.look import Done, Duty, Look, Mailbox
 from idlepush.engine.moves import Moves
 from idlepush.engine.observations import Looked, Observe, Phase, Timed, WakeSource
 from idlepush.engine.session import SLICE, Session
@@ -30,6 +31,7 @@ _FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
     WakeSource.RENEWAL: FoundBy.POLL,
     WakeSource.RECONNECT: FoundBy.RECONNECT,
     WakeSource.OPERATOR: FoundBy.POLL,
+    WakeSource.BACKLOG: FoundBy.POLL,
 }
 
 
@@ -45,6 +47,7 @@ class Looking:
         observe: Observe,
         now: Callable[[], datetime],
         latches: Latches,
+        lane: Lane,
     ) -> None:
         self._settings = settings
         self._following = following
@@ -52,6 +55,7 @@ class Looking:
         self._observe = observe
         self._now = now
         self._latches = latches
+        self._lane = lane
         self._rules = BodyRules(
             headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
         )
@@ -76,6 +80,7 @@ class Looking:
         """
         settings, begun, octets = self._settings, anyio.current_time(), session.octets_received
         memory = self._following.memory(name)
+        closings = memory.closings
         if fresh:
             await session.examine(name, since=await self._mirrored_up_to(session, name))
             seconds = anyio.current_time() - begun
@@ -93,6 +98,8 @@ class Looking:
             observe=self._observe,
             latches=self._latches,
             moves=moves,
+            duty=Duty.NEWS if self._lane.holds(name) else Duty.ALL,
+            closings=closings,
         )
         flags_due = _is_over(memory.flags_at, settings.flags_interval) or source is WakeSource.RECONNECT
         newest_due = source is WakeSource.NOTIFY or (
@@ -105,8 +112,9 @@ class Looking:
             flags_due=flags_due or audit_due,
             newest_due=newest_due,
             audit_due=audit_due,
-            patience=TURN,
+            patience=self._lane.after if self._lane.is_ready else TURN,
         )
+        done.remaining = max(done.remaining, self._lane.remaining(name))
         committed = done.first_commit_at
         self._observe(
             Looked(

@@ -4,6 +4,7 @@ Each class carries the name of its log event. A new fact is a class here and a c
 in the engine knows who reads. No fact holds a secret or a message's text.
 """
 
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -45,6 +46,7 @@ class WakeSource(StrEnum):
     RENEWAL = "renewal"
     RECONNECT = "reconnect"
     OPERATOR = "operator"
+    BACKLOG = "backlog"  # the second lane is done with a mailbox
 
 
 class Feature(StrEnum):
@@ -192,6 +194,34 @@ class Backfilling:
     mailbox: str
     remaining: int
     total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneOpened:
+    """A second connection was opened, for a backlog."""
+
+    event: ClassVar[str] = "lane.opened"
+    account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneWorked:
+    """The second connection has worked on a mailbox's backlog for a while."""
+
+    event: ClassVar[str] = "lane.worked"
+    account: str
+    mailbox: str
+    seconds: float
+    octets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneClosed:
+    """The second connection is closed, or could not be opened; without a reason, the backlog is in."""
+
+    event: ClassVar[str] = "lane.closed"
+    account: str
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -371,6 +401,9 @@ Observation = (
     | Looked
     | Mirrored
     | Backfilling
+    | LaneOpened
+    | LaneWorked
+    | LaneClosed
     | Audited
     | MailboxReset
     | MailboxGone
@@ -390,3 +423,9 @@ Observation = (
     | SinkStopped
 )
 Observe = Callable[[Observation], None]
+
+
+def trace_of(bug: BaseException) -> str:
+    """Spell a traceback without the values in its message: those may come from outside, or be secret."""
+    lines = traceback.format_tb(bug.__traceback__)
+    return "".join(lines) + type(bug).__name__

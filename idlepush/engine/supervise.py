@@ -12,7 +12,6 @@ What ends a session is sorted by what helps against it:
 Only 5 healthy minutes clear the count.
 """
 
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -28,6 +27,7 @@ from idlepush.engine.observations import (
     State,
     StateChanged,
     StoreTrouble,
+    trace_of,
 )
 from idlepush.engine.refusals import suggested_backoff
 from idlepush.engine.watch import Watch
@@ -181,9 +181,3 @@ async def _peek(source: SecretSource, environment: Mapping[str, str]) -> Secret 
 def is_cheap(source: SecretSource) -> bool:
     """Tell whether reading *source* costs nothing worth mentioning: a file, a variable or plain text."""
     return type(source).__name__ not in ("CommandSecret", "KeyringSecret")
-
-
-def trace_of(bug: BaseException) -> str:
-    """Spell a traceback without the values in its message: those may come from outside, or be secret."""
-    lines = traceback.format_tb(bug.__traceback__)
-    return "".join(lines) + type(bug).__name__

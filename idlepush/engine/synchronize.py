@@ -20,11 +20,14 @@ import anyio
 from idlepush.engine.audit import audit
 from idlepush.engine.backlog import continue_body, fill_holes, learn_from_loss, retry
 from idlepush.engine.compare import compare, resolve_numbers
-from idlepush.engine.look import Done, Look
+from idlepush.engine.look import Done, Duty, Look
 from idlepush.engine.news import begin, fetch_new, list_new, rewind
 from idlepush.engine.observations import Feature
+from idlepush.errors import StaleGeneration
+from idlepush.imap.types import Uid
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Mirror
+from idlepush.sync.checkpoint import Quarantine, holes_up_to
 from idlepush.sync.plan import (
     BULK,
     Audit,
@@ -85,6 +88,7 @@ async def synchronize(
     look.memory.mirror = None  # until this look has come to its end
     learn_from_loss(look)
     if fresh:
+        look.is_compared = False
         _judge_modseq(look, mirror)
     seen = Seen(
         uidvalidity=look.view.uidvalidity,
@@ -94,12 +98,16 @@ async def synchronize(
         flags_due=flags_due,
         newest_flags_due=newest_due,
         audit_due=audit_due,
+        leaves_backlog=look.duty is Duty.NEWS,
     )
     while True:
-        seen = _refreshed(look, seen)
+        if look.duty is Duty.BACKLOG and (mirror is None or mirror.checkpoint.uidvalidity != look.view.uidvalidity):
+            break  # the first has begun another generation
+        seen = _refreshed(look, seen, mirror)
         seen = replace(seen, heard=_believed(look, seen.heard))
-        step = plan(_standing(mirror), seen)
+        step = plan(_standing(look, mirror), seen)
         if step is None:
+            look.done.finished = look.duty is not Duty.NEWS or not _has_backlog(mirror)
             break
         if isinstance(step, BULK) and ends is not None and anyio.current_time() >= ends:
             look.done.finished = False
@@ -117,7 +125,9 @@ async def synchronize(
         elif isinstance(step, Begin):
             # All of it will be fetched as it is now: nothing to compare for a while.
             look.memory.flags_at = look.memory.newest_flags_at = anyio.current_time()
-    look.memory.mirror = await _note_the_look(look, mirror)
+    if look.duty is not Duty.BACKLOG:
+        mirror = await _note_the_look(look, mirror)
+        look.memory.mirror = mirror if look.memory.closings == look.read_at else None
     return look.done
 
 
@@ -146,6 +156,10 @@ def _hint_behind(step: Step) -> str | None:
             return None
 
 
+def _has_backlog(mirror: Mirror | None) -> bool:
+    return mirror is not None and bool(mirror.checkpoint.holes or mirror.parts)
+
+
 def _judge_modseq(look: Look, mirror: Mirror | None) -> None:
     """Mod-sequences are of no use where the highest stands still though something has changed (seen)."""
     if mirror is None or mirror.checkpoint.uidvalidity != look.view.uidvalidity:
@@ -156,9 +170,25 @@ def _judge_modseq(look: Look, mirror: Mirror | None) -> None:
         look.distrust(Feature.CONDSTORE, "its HIGHESTMODSEQ stands still")
 
 
-def _refreshed(look: Look, seen: Seen) -> Seen:
+def _refreshed(look: Look, seen: Seen, mirror: Mirror | None) -> Seen:
     view, examined = look.view, look.examined
     look.examined = False
+    if examined:
+        look.is_compared = False
+    stored = mirror.checkpoint.modseq if mirror else None
+    if look.duty is Duty.BACKLOG:
+        assert mirror is not None
+        heard = replace(merged(seen.heard, view.take()), exists=False, rose=0)
+        counted = (view.exists, mirror.alive + len(mirror.quarantine))
+        return replace(
+            seen,
+            uidvalidity=view.uidvalidity,
+            exists=view.exists,
+            modseq=stored,
+            heard=heard,
+            counted=counted,
+            now=look.now(),
+        )
     return replace(
         seen,
         uidvalidity=view.uidvalidity,
@@ -166,7 +196,7 @@ def _refreshed(look: Look, seen: Seen) -> Seen:
         # A server whose UIDNEXT went back twice is not asked for it again: what is there is looked for instead.
         uidnext=view.uidnext if look.memory.rewinds < 2 else None,
         exists=view.exists,
-        modseq=view.highestmodseq,
+        modseq=stored if look.is_compared and view.highestmodseq is not None else view.highestmodseq,
         heard=merged(seen.heard, view.take()),
         counted=look.memory.counted,
         now=look.now(),
@@ -180,7 +210,8 @@ async def _carry_out(look: Look, step: Step, mirror: Mirror | None) -> Mirror:
         assert mirror is not None
         await _move_on(look, step, mirror)
     now = await look.reload()
-    assert now is not None
+    if now is None:
+        raise StaleGeneration(f"{look.mailbox.name}: it is gone from the mirror")
     return now
 
 
@@ -229,13 +260,23 @@ async def _note_the_look(look: Look, mirror: Mirror | None) -> Mirror | None:
     return await look.reload()
 
 
-def _standing(mirror: Mirror | None) -> Standing | None:
+def _standing(look: Look, mirror: Mirror | None) -> Standing | None:
     if mirror is None:
         return None
+    checkpoint, parts = mirror.checkpoint, UidSet.from_uids(mirror.parts)
+    if look.duty is Duty.BACKLOG:
+        # What EXAMINE did not show is not there, as far as this session can tell; and the end is the first's to find.
+        uidnext = look.view.uidnext or Uid(1)
+        shown = holes_up_to(checkpoint.holes, uidnext)
+        return Standing(replace(checkpoint, holes=shown), mirror.alive, parts.below(uidnext), _set_aside(mirror))
     return Standing(
-        mirror.checkpoint,
+        checkpoint,
         mirror.alive,
-        UidSet.from_uids(mirror.parts),
-        tuple(mirror.quarantine.items()),
+        parts,
+        _set_aside(mirror),
         mirror.older_alive,
     )
+
+
+def _set_aside(mirror: Mirror) -> tuple[tuple[Uid, Quarantine], ...]:
+    return tuple(mirror.quarantine.items())

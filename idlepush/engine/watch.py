@@ -8,7 +8,8 @@ others are told of by NOTIFY where the server has it (`notify`), and in any case
 each `poll_interval` (`following`); they are looked at where that differs from what is mirrored, those that lost
 messages before those that got some: a message that was moved is seen leaving before it arrives. A backlog is worked
 off in turns of a few seconds, newest first, between which everybody is looked at, so that new mail never waits for
-old. Every IDLE renewal is a new EXAMINE: a full look that proves the push, or finds what it kept back.
+old; what one turn leaves over, the second connection takes, where the account may have one (`lane`). Every IDLE
+renewal is a new EXAMINE: a full look that proves the push, or finds what it kept back.
 
 Nothing is retried here. `Watch` outlives its sessions, because what was learned of the server (IDLE that is mute, a
 window it died of) is worth keeping; `session` runs one of them and raises what ended it.
@@ -26,6 +27,7 @@ from idlepush.engine.connection import IdleEnd
 from idlepush.engine.dial import Dial, dial_tcp
 from idlepush.engine.following import Following
 from idlepush.engine.idling import Idling
+from idlepush.engine.lane import Lane
 from idlepush.engine.latches import Latches
 from idlepush.engine.limits import LoginLimit
 from idlepush.engine.login import log_in
@@ -108,12 +110,23 @@ class Watch:
         self._stopping = False
         self._latches = Latches(settings.name, around.observe)
         self._own_logins = LoginLimit(OWN_LOGINS_PER_SECOND, OWN_LOGIN_BURST)
+        self._lane_logins = LoginLimit(OWN_LOGINS_PER_SECOND, OWN_LOGIN_BURST)
         self._winner: str | None = None
         self._following = Following(settings, around.store, around.observe)
         self._notify = Notify(self._latches)
         self._idling = Idling(settings, around.observe)
         self._rounds = _Rounds()
         self._moves = Moves()
+        self.lane = Lane(
+            settings,
+            store=around.store,
+            latches=self._latches,
+            open_session=lambda: self._log_in(self._lane_logins),
+            memory=self._following.memory,
+            ended=self.wake,
+            now=around.now,
+            observe=around.observe,
+        )
         self._looking = Looking(
             settings,
             self._following,
@@ -121,6 +134,7 @@ class Watch:
             observe=around.observe,
             now=around.now,
             latches=self._latches,
+            lane=self.lane,
         )
 
     def stop(self) -> None:
@@ -141,7 +155,7 @@ class Watch:
         session = await self._open()
         trouble: Trouble | None = None
         try:
-            await self._watch(session)
+            await self._beside_the_lane(session)
         except Trouble as error:
             trouble = error
             self._notify.lost(error)
@@ -162,8 +176,17 @@ class Watch:
     async def _open(self) -> Session:
         account, begun = self.settings.name, anyio.current_time()
         self._around.observe(Connecting(account=account))
-        await self._own_logins.admit(account)
-        session = await log_in(
+        session = await self._log_in(self._own_logins)
+        self._winner = session.endpoint
+        seconds = anyio.current_time() - begun
+        self._around.observe(Connected(account=account, endpoint=session.endpoint, seconds=seconds))
+        self._around.observe(Timed(account=account, phase=Phase.CONNECT, seconds=session.connect_seconds))
+        self._around.observe(Timed(account=account, phase=Phase.LOGIN, seconds=session.login_seconds))
+        return session
+
+    async def _log_in(self, own: LoginLimit) -> Session:
+        await own.admit(self.settings.name)
+        return await log_in(
             self.settings,
             self._around.environment,
             limit=self._around.logins,
@@ -171,12 +194,19 @@ class Watch:
             winner=self._winner,
             without=self._latches.forgone,
         )
-        self._winner = session.endpoint
-        seconds = anyio.current_time() - begun
-        self._around.observe(Connected(account=account, endpoint=session.endpoint, seconds=seconds))
-        self._around.observe(Timed(account=account, phase=Phase.CONNECT, seconds=session.connect_seconds))
-        self._around.observe(Timed(account=account, phase=Phase.LOGIN, seconds=session.login_seconds))
-        return session
+
+    async def _beside_the_lane(self, session: Session) -> None:
+        """Watch, with the lane at hand; what ends the watching is raised as it is, not in a group."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.lane.run)
+            try:
+                await self._watch(session)
+            except Exception as error:
+                failure = error
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
     async def _watch(self, session: Session) -> None:
         self._rounds = _Rounds()
@@ -192,7 +222,7 @@ class Watch:
                 source = await self._wait(session)
             else:
                 # The next turn is no reconnect any more: all flags were compared, all others asked.
-                source = WakeSource.OPERATOR if self.wake.take() else WakeSource.POLL
+                source = self._woken_by() if self.wake.take() else WakeSource.POLL
 
     async def _round(self, session: Session, source: WakeSource) -> None:
         """Bring everything that changed up to its server, and have the one that idles selected in the end."""
@@ -246,7 +276,7 @@ class Watch:
         return view is not None and bool(view.heard) and view.mailbox == self._following.first
 
     def _is_poll_due(self, source: WakeSource) -> bool:
-        if source in (WakeSource.RECONNECT, WakeSource.OPERATOR):
+        if source in (WakeSource.RECONNECT, WakeSource.OPERATOR, WakeSource.BACKLOG):
             return True
         late = anyio.current_time() - (self._rounds.polled_at + self.settings.poll_interval - TOLERANCE)
         # News goes first, but does not put it off for ever.
@@ -340,7 +370,8 @@ class Watch:
                 raise
             return
         await self._following.looked_at(name)
-        (rounds.backlog.discard if done.finished else rounds.backlog.add)(name)
+        is_left = not done.finished and not self.lane.take(name, done.remaining)
+        (rounds.backlog.add if is_left else rounds.backlog.discard)(name)
         if is_first and is_fresh:
             rounds.examined_at = now
         if is_first and source is WakeSource.RENEWAL:
@@ -367,7 +398,7 @@ class Watch:
                     return WakeSource.PUSH if self._has_hints(session) else WakeSource.NOTIFY
                 case IdleEnd.WAKE:
                     self.wake.take()
-                    return WakeSource.OPERATOR
+                    return self._woken_by()
                 case IdleEnd.ENDED:
                     return WakeSource.RENEWAL
                 case IdleEnd.REFUSED:
@@ -395,7 +426,13 @@ class Watch:
         due_at = self._rounds.polled_at + self.settings.poll_interval
         woken = await self.wake.wait(at_most=max(0.0, due_at - anyio.current_time()))
         await session.noop()
-        return WakeSource.OPERATOR if woken else WakeSource.POLL
+        return self._woken_by() if woken else WakeSource.POLL
+
+    def _woken_by(self) -> WakeSource:
+        """Tell who woke: what the lane has let go of is to be looked at, by a poll as an operator's is."""
+        let_go = self.lane.take_let_go() & set(self._following.names)
+        self._rounds.backlog |= let_go
+        return WakeSource.BACKLOG if let_go else WakeSource.OPERATOR
 
     # Telling
 

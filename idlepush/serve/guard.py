@@ -26,8 +26,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from idlepush.engine.credentials import Secret
+from idlepush.engine.observations import trace_of
 from idlepush.engine.settings import is_loopback
-from idlepush.engine.supervise import trace_of
 from idlepush.serve.problems import problem
 from idlepush.serve.settings import HttpSettings
 

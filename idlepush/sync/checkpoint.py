@@ -57,6 +57,11 @@ def holes_of(uids: UidSet, found_by: FoundBy) -> tuple[Hole, ...]:
     return tuple(Hole(Uid(first), Uid(last), found_by) for first, last in reversed(uids.ranges))
 
 
+def holes_up_to(holes: Iterable[Hole], uid: Uid) -> tuple[Hole, ...]:
+    """Return what of *holes* is below *uid*."""
+    return tuple(Hole(hole.first, min(hole.last, Uid(uid - 1)), hole.found_by) for hole in holes if hole.first < uid)
+
+
 def fill(holes: Iterable[Hole], accounted: UidSet) -> tuple[Hole, ...]:
     """Return what is left of *holes* once *accounted* is taken out, newest first."""
     return tuple(left for hole in holes for left in holes_of(hole.uids - accounted, hole.found_by))

@@ -55,6 +55,8 @@ class Seen:
     """(EXISTS, mirrored) that a comparison of all UIDs has already left different: the server miscounts."""
     audit_due: bool = False
     """It is time to compare everything, once nothing else is left to do."""
+    leaves_backlog: bool = False
+    """Somebody else fetches what is missing below `high`."""
     now: datetime | None = None
     """For what is due by the clock; None: nothing is."""
 
@@ -217,7 +219,7 @@ def shows_news(checkpoint: Checkpoint, seen: Seen) -> bool:
 
 def _are_few(mirror: Standing, seen: Seen) -> bool:
     """Tell whether what is new may be fetched without a listing: few messages, and no older ones waiting."""
-    if mirror.checkpoint.holes:
+    if mirror.checkpoint.holes and not seen.leaves_backlog:
         return False
     if seen.fresh:
         return seen.uidnext is not None and seen.uidnext - mirror.checkpoint.high <= FEW
@@ -230,6 +232,8 @@ def _miscounted(mirror: Standing, seen: Seen) -> bool:
 
 
 def _missing(mirror: Standing, seen: Seen) -> Step | None:
+    if seen.leaves_backlog and (mirror.checkpoint.holes or mirror.parts):
+        return None
     if holes := mirror.checkpoint.holes:
         return FillHoles(tuple(takewhile(lambda hole: hole.found_by is holes[0].found_by, holes)))
     if mirror.parts:

@@ -39,6 +39,11 @@ class Heard:
     def __bool__(self) -> bool:
         return self != _SILENCE
 
+    @property
+    def is_of_the_mirrored(self) -> bool:
+        """Something was heard of messages that may be mirrored already; new ones are none of it."""
+        return bool(replace(self, exists=False, rose=0))
+
 
 _SILENCE: Final = Heard()
 

@@ -39,6 +39,7 @@ FOUND_BY: Final[Mapping[WakeSource, FoundBy]] = {
     WakeSource.RENEWAL: FoundBy.POLL,
     WakeSource.RECONNECT: FoundBy.RECONNECT,
     WakeSource.OPERATOR: FoundBy.POLL,
+    WakeSource.BACKLOG: FoundBy.POLL,
 }
 _CHANGES: Final = [("new", found_by.value) for found_by in FoundBy] + [
     (change, found_by)

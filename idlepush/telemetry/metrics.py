@@ -34,6 +34,9 @@ from idlepush.engine.observations import (
     IdleDistrusted,
     IdleRenewed,
     IdleWasSilent,
+    LaneClosed,
+    LaneOpened,
+    LaneWorked,
     Looked,
     MailboxesDoubted,
     MailboxGone,
@@ -84,6 +87,8 @@ class Metrics(Collector):
         self._by_account = account_label
         self._poll_intervals: dict[str, float] = {}
         self._connections: dict[str, str] = {}
+        self._lanes: set[str] = set()
+        """Accounts whose second connection is open."""
         self._ended: dict[str, str] = {}
         self._lags: deque[tuple[float, float]] = deque()
         self._database: Path | None = None
@@ -105,6 +110,7 @@ class Metrics(Collector):
         """End *account*'s series: it was removed, and its loop has ended."""
         for known in (self._poll_intervals, self._connections, self._ended):
             known.pop(account, None)
+        self._lanes.discard(account)
         for each in (*self._families.counted, self._families.deliveries):
             each.rows.forget(account)
 
@@ -185,6 +191,12 @@ class Metrics(Collector):
                 pass  # health knows what is in trouble
             case Backfilling():
                 pass  # health adds it up
+            case LaneOpened():
+                self._lanes.add(account)
+            case LaneWorked():
+                self._families.fetched.add(account, by=seen.octets)
+            case LaneClosed():
+                self._lanes.discard(account)
             case _:
                 assert_never(seen)
 
@@ -290,7 +302,11 @@ class Metrics(Collector):
         connections = list(self._connections.items())
         yield (
             families.open,
-            [((who, state), doing == state) for who, doing in connections for state in CONNECTION_STATES],
+            [
+                ((who, state), (doing == state) + (state == "working" and who in self._lanes))
+                for who, doing in connections
+                for state in CONNECTION_STATES
+            ],
         )
         yield families.interval, [((account,), seconds) for account, seconds in list(self._poll_intervals.items())]
         yield families.position, [((), self.position)]

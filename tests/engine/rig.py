@@ -32,10 +32,20 @@ def virtual_now() -> datetime:
 
 
 class Rig:
-    """One account against *fake*; `dice` is what every pause is multiplied by."""
+    """One account against *fake*; `dice` is what every pause is multiplied by.
+
+    With `lane` every backlog, however small, goes to the second connection at once.
+    """
 
     def __init__(
-        self, fake: FakeImap, *, store: Store | None = None, dice: float = 0.5, environment: Any = None, **settings: Any
+        self,
+        fake: FakeImap,
+        *,
+        store: Store | None = None,
+        dice: float = 0.5,
+        environment: Any = None,
+        lane: bool = False,
+        **settings: Any,
     ) -> None:
         self.fake = fake
         self.now: Callable[[], datetime] = virtual_now
@@ -54,6 +64,8 @@ class Rig:
         self.settings = AccountSettings.model_validate(keys)
         self._environment = environment or {}
         self.watch = self._watch()
+        if lane:
+            self.watch.lane.after = 0.0
         self.supervisor = Supervisor(self.watch, self.seen.append, lambda: dice, self._environment)
 
     def _watch(self) -> Watch:

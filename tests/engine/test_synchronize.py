@@ -92,12 +92,14 @@ def test_every_short_history_between_two_looks_is_mirrored(connected: bool, capa
             run_virtually(one(history))
 
 
+@pytest.mark.parametrize("lane", [False, True], ids=["one connection", "with the lane"])
+@pytest.mark.parametrize("capabilities", [CAPABILITIES, QRESYNC], ids=["uid", "qresync"])
 @pytest.mark.parametrize("act", SHORT, ids=lambda act: act.__name__)
-def test_whatever_happens_at_any_command_of_a_look_is_mirrored(act: Act) -> None:
+def test_whatever_happens_at_any_command_of_a_look_is_mirrored(act: Act, capabilities: str, lane: bool) -> None:
     """One act just before each command of: login, first mirror, push, renewal."""
 
     async def one(at: int) -> bool:
-        fake, dice = FakeImap(), random.Random(at)
+        fake, dice = FakeImap(capabilities=capabilities), random.Random(at)
         for number in range(4):
             fake.deliver(mail(number))
         count = 0
@@ -109,7 +111,7 @@ def test_whatever_happens_at_any_command_of_a_look_is_mirrored(act: Act) -> None
                 act(fake, dice)
 
         fake.on_command = on_command
-        rig = Rig(fake)
+        rig = Rig(fake, lane=lane)
         async with rig.running():
             await fake.until(lambda: fake.idling == 1)
             fake.deliver(mail(100))
@@ -152,7 +154,8 @@ def test_a_long_random_history_ends_equal(seed: int) -> None:
         fake = FakeImap(**KNOBS[seed % len(KNOBS)])  # type: ignore[arg-type]
         for _ in range(dice.randrange(60)):
             arrive(fake, dice)
-        rig = Rig(fake, poll_interval="30s", idle_renew="1m", flags_interval="1m", dice=dice.random())
+        lane = seed // len(KNOBS) % 2 == 1
+        rig = Rig(fake, poll_interval="30s", idle_renew="1m", flags_interval="1m", dice=dice.random(), lane=lane)
         acts: list[Act] = [arrive] * 8 + [expunge] * 5 + [flag] * 6 + [flood, cut, cut]
         resets = 0
         async with rig.running():
@@ -182,15 +185,19 @@ def _scene(number: int) -> bytes:
     return mail(number, size=300)
 
 
+LANE = pytest.mark.parametrize("lane", [False, True], ids=["one connection", "with the lane"])
+
+
+@LANE
 @pytest.mark.parametrize("how", ["reset", "close", "stall"])
-def test_a_session_cut_after_any_byte_the_server_sends_ends_like_the_uncut_one(how: str) -> None:
+def test_a_session_cut_after_any_byte_the_server_sends_ends_like_the_uncut_one(how: str, lane: bool) -> None:
     """A whole session (greeting … first mirror … push) is cut after each of its bytes in turn (faults.md, a2)."""
 
     async def one(offset: int | None) -> tuple[int, list[tuple[object, ...]]]:
         fake = FakeImap(cut_after=offset, cut_how=how)  # type: ignore[arg-type]
         for number in range(3):
             fake.deliver(_scene(number))
-        rig = Rig(fake, command_timeout="20s")
+        rig = Rig(fake, command_timeout="20s", lane=lane)
         async with rig.running():
             await rig.becomes_equal(within=600)
             await fake.until(lambda: fake.idling == 1, within=600)
@@ -202,12 +209,13 @@ def test_a_session_cut_after_any_byte_the_server_sends_ends_like_the_uncut_one(h
         return sent, sorted(news)
 
     length, uncut = run_virtually(one(None))
-    step = 1 if os.environ.get("IDLEPUSH_EVERY_BYTE") else 7
+    step = 1 if os.environ.get("IDLEPUSH_EVERY_BYTE") else 17 if lane else 7
     for offset in range(how == "close", length + 200, step):
         assert run_virtually(one(offset))[1] == uncut, f"cut after {offset} bytes"
 
 
-def test_mail_that_lands_between_any_two_bytes_the_client_sends_is_neither_lost_nor_doubled() -> None:
+@LANE
+def test_mail_that_lands_between_any_two_bytes_the_client_sends_is_neither_lost_nor_doubled(lane: bool) -> None:
     """Delivery at every step of the client's cycle (faults.md, b18)."""
 
     async def one(offset: int | None) -> int:
@@ -221,7 +229,7 @@ def test_mail_that_lands_between_any_two_bytes_the_client_sends_is_neither_lost_
                 landed = fake.deliver(_scene(2))
 
         fake.on_client_bytes = on_bytes
-        rig = Rig(fake, idle_renew="1m")
+        rig = Rig(fake, idle_renew="1m", lane=lane)
         async with rig.running():
             await fake.until(lambda: fake.idling == 1)
             fake.deliver(_scene(3))
@@ -264,8 +272,9 @@ class Killed(BaseException):
     """The process is gone."""
 
 
+@LANE
 @pytest.mark.parametrize("behind", [False, True], ids=["before", "behind"])
-def test_a_service_killed_at_any_commit_goes_on_where_it_was(behind: bool) -> None:
+def test_a_service_killed_at_any_commit_goes_on_where_it_was(behind: bool, lane: bool) -> None:
     def story() -> FakeImap:
         fake = FakeImap()
         for number in range(30):
@@ -277,7 +286,7 @@ def test_a_service_killed_at_any_commit_goes_on_where_it_was(behind: bool) -> No
         fake = story()
         store = CutStore(clock=virtual_now)
         store.countdown, store.behind = at, behind
-        rig = Rig(fake, store=store)
+        rig = Rig(fake, store=store, lane=lane)
         died = False
         try:
             async with rig.running():

@@ -70,7 +70,7 @@ async def test_a_backlog_of_many_turns_compares_no_flags_in_each_of_them() -> No
     fake = FakeImap()
     for number in range(6000):
         fake.deliver(mail(number))
-    rig = Rig(fake, store=SlowStore(clock=virtual_now))
+    rig = Rig(fake, store=SlowStore(clock=virtual_now), connections=1)
     async with rig.running():
         await fake.until(lambda: fake.idling == 1, within=600)
         await rig.becomes_equal()

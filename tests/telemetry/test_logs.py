@@ -22,8 +22,8 @@ from idlepush.engine.observations import (
     State,
     StateChanged,
     WakeSource,
+    trace_of,
 )
-from idlepush.engine.supervise import trace_of
 from idlepush.errors import FailureClass
 from idlepush.telemetry import logs
 from tests.telemetry.observed import ONE_OF_EACH

@@ -22,6 +22,8 @@ from idlepush.engine.observations import (
     ConnectFailed,
     Delivered,
     Disconnected,
+    LaneClosed,
+    LaneOpened,
     MailboxTrouble,
     Mirrored,
     Observation,
@@ -90,6 +92,7 @@ def scraped() -> Scraped:
 
 
 BEFORE: dict[type[Observation], tuple[Observation, ...]] = {
+    LaneClosed: (LaneOpened(account="alice"),),
     Disconnected: (CONNECTED,),
     ConnectFailed: (CONNECTING,),
     SinkReady: (SINK_TROUBLE,),
