@@ -6,6 +6,7 @@ Nothing that anybody typed is spelled into either: words hold letters and digits
 # ruff: noqa: S608 - statements are put together from constants alone
 
 import sqlite3
+from collections import deque
 from typing import Any, Final
 
 from idlepush.imap.types import MailboxName
@@ -15,6 +16,8 @@ from idlepush.store.sqlite_listing import AGE, MESSAGES, YOUNGER_THAN_ALL
 from idlepush.store.sqlite_listing import Place as PlaceInOrder
 from idlepush.store.sqlite_rows import message_from, micros, spell_json
 from idlepush.sync.query import Phrase, Query
+
+AHEAD: Final = 20_000
 
 _MAILBOXES: Final = """
     SELECT id, name FROM mailbox
@@ -37,7 +40,7 @@ _SAME_ACCOUNT: Final = "document.account = (SELECT account FROM mailbox WHERE ma
 _WITHOUT: Final = f"""
     SELECT {AGE} AS age, message.id FROM message WHERE %s ORDER BY age DESC, message.id DESC LIMIT :count
 """
-_BY_ID: Final = f"{MESSAGES} WHERE message.id = ?"
+_BY_ID: Final = f"{MESSAGES} WHERE message.id = ? AND message.expunged IS NULL"
 
 
 class ByMatch:
@@ -53,22 +56,36 @@ class ByMatch:
         self._query = query
         self._filter = {"account": account, "raw": None if mailbox is None else mailbox.raw}
         self._words = spell_words(query, account) if query.needs_words else None
+        self._ahead: deque[int] = deque()
+        self._asked = 0
         self._key = last.by_age if last else YOUNGER_THAN_ALL
 
     def page(self, db: sqlite3.Connection, count: int) -> list[MessageRow]:
         """See `Listing.page`."""
+        rows: list[MessageRow] = []
+        while len(rows) < count and (self._ahead or self._look_ahead(db, count)):
+            columns = db.execute(_BY_ID, (self._ahead.popleft(),)).fetchone()
+            if columns is not None:  # it was there when the index was asked
+                rows.append(message_from(columns))
+        return rows
+
+    def _look_ahead(self, db: sqlite3.Connection, count: int) -> bool:
+        """Ask the index for what follows; return whether anything does."""
         if any(not phrase.words for phrase in self._query.wanted):
-            return []
+            return False
         mailboxes = [number for number, name in db.execute(_MAILBOXES, self._filter) if self._may_be_in(name)]
         conditions, values = self._conditions(mailboxes)
         if self._words is not None and self._filter["account"] is None:
             conditions.append(_SAME_ACCOUNT)
         sql = (_WITHOUT if self._words is None else _WITH_WORDS) % " AND ".join(conditions)
-        keys = db.execute(sql, {**values, "words": self._words, "count": count}).fetchall()
+        # All that match are looked at, however few are wanted: who goes on and on is not to have that done each page.
+        wanted = count if self._asked == 0 else AHEAD
+        keys = db.execute(sql, {**values, "words": self._words, "count": wanted}).fetchall()
+        self._asked += 1
         if keys:
             self._key = keys[-1]
-        rows = [db.execute(_BY_ID, (number,)).fetchone() for _, number in keys]
-        return [message_from(columns) for columns in rows if columns is not None]
+            self._ahead.extend(number for _, number in keys)
+        return bool(keys)
 
     def _may_be_in(self, name: str) -> bool:
         query = self._query

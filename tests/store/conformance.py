@@ -1248,6 +1248,18 @@ class Searches:
         with pytest.raises(KeyError):
             await rows(store, "alice", query=read_query(""), after="m999")
 
+    async def test_a_long_answer_is_whole_and_in_order(self, store: Store, generation: int) -> None:
+        new = tuple(message(uid, mail(f"number {uid}", "a long answer")) for uid in range(10, 1200))
+        await store.commit(changes(generation, new=new))
+        await store.index()
+
+        answer = await rows(store, "alice", query=read_query("long answer"))
+
+        assert {one.uid for one in answer} == set(range(10, 1200))
+        assert [one.id for one in answer] == [
+            one.id for one in await rows(store, "alice", newest=True) if one.uid >= 10
+        ]
+
     async def test_what_is_expunged_is_not_found(self, store: Store, generation: int) -> None:
         await store.commit(changes(generation, expunged=UidSet.of(2)))
         assert await found(store, "invoice") == [1]
