@@ -35,16 +35,16 @@ async def sweep(store: Store, settings: Callable[[], StoreSettings]) -> None:
 async def index(store: Store) -> None:
     """Keep what searches go by up to the mirror, a moment behind it. For ever."""
     while True:
-        position = await store.position()
         try:
+            position = await store.position()
             # As long at rest as at work: a first mirror of a million messages needs the processor, too.
             await store.index(rest=1.0)
+            # A sweep takes something out and writes no event.
+            with anyio.move_on_after(SWEEP_EVERY):
+                await store.wait_beyond(position)
         except StoreError as error:
             structlog.get_logger().error("store.trouble", reason=str(error))
             await anyio.sleep(AFTER_TROUBLE)
-        # A sweep takes something out and writes no event.
-        with anyio.move_on_after(SWEEP_EVERY):
-            await store.wait_beyond(position)
         await anyio.sleep(INDEX_BEHIND)
 
 

@@ -23,7 +23,7 @@ import zstandard
 from idlepush.store.sqlite_bodies import chunk_of
 from idlepush.store.sqlite_rows import addresses_from, spell_json
 from idlepush.store.sqlite_transaction import Transaction
-from idlepush.sync.content import Attachment, content_of
+from idlepush.sync.content import Attachment, Content, content_of
 from idlepush.sync.message import Headers
 from idlepush.sync.query import Document, Place, document_of
 from idlepush.sync.words import VERSION
@@ -174,14 +174,23 @@ def _entry(
     sender: str,
     recipients: str,
 ) -> Entry:
-    if body is None:
-        attachments = attachments_of(db, -message)
-        headers = Headers(None, subject, addresses_from(sender), addresses_from(recipients))
-        shown = document_of(headers, (), attachments, "")
-        return Entry(account, None, message, columns_of(shown, account), None, ())
-    content = content_of(_pieces(db, body, chunks or 0))
-    shown = document_of(content.headers, content.cc, content.attachments, content.text)
-    return Entry(account, body, message, columns_of(shown, account), content.attachments, content.references)
+    content = None if body is None else _read(db, body, chunks or 0)
+    if content is not None:
+        shown = document_of(content.headers, content.cc, content.attachments, content.text)
+        return Entry(account, body, message, columns_of(shown, account), content.attachments, content.references)
+    attachments = () if body is not None else attachments_of(db, -message)
+    headers = Headers(None, subject, addresses_from(sender), addresses_from(recipients))
+    return Entry(account, body, message, columns_of(document_of(headers, (), attachments, ""), account), None, ())
+
+
+def _read(db: sqlite3.Connection, body: int, chunks: int) -> Content | None:
+    """Read a message; None where a bug of ours keeps it from being read, which is to cost its text and no more."""
+    try:
+        return content_of(_pieces(db, body, chunks))
+    except sqlite3.Error:
+        raise
+    except Exception:
+        return None
 
 
 def _pieces(db: sqlite3.Connection, body: int, chunks: int) -> Iterator[bytes]:
