@@ -16,6 +16,8 @@ import anyio.abc
 from idlepush.engine.observations import Observe, State, StateChanged
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.supervise import Supervisor
+from idlepush.imap.types import MailboxName
+from idlepush.imap.uidset import UidSet
 
 GRACE: Final = 5.0
 """Seconds an account has to come to a quiet moment before it is cut short."""
@@ -68,6 +70,13 @@ class Fleet:
         for name in [*self._running] if names is None else names:
             if name in self._running:
                 self._running[name].supervisor.watch.wake.set()
+
+    def repair(self, name: str, mailbox: MailboxName, damaged: UidSet) -> bool:
+        """Have one mailbox compared in full, at once, and *damaged* fetched anew; False where nothing runs for it."""
+        running = self._running.get(name)
+        if running is not None:
+            running.supervisor.watch.repair(mailbox, damaged)
+        return running is not None
 
     async def pause(self, name: str) -> None:
         """End the account's session; begin none until it is resumed."""

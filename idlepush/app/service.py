@@ -33,6 +33,8 @@ from idlepush.engine.settings import AccountSettings
 from idlepush.engine.supervise import Supervisor
 from idlepush.engine.watch import Surroundings, Watch
 from idlepush.errors import ConfigError, IdlepushError, SecretUnreadable, StoreError
+from idlepush.imap.types import MailboxName
+from idlepush.imap.uidset import UidSet
 from idlepush.serve.api import application
 from idlepush.serve.behind import Behind
 from idlepush.serve.listener import listening
@@ -221,6 +223,10 @@ class Service:
     def wake(self, account: str) -> None:
         """Have the account look at once."""
         self.fleet.wake([account])
+
+    def repair(self, account: str, mailbox: MailboxName, damaged: UidSet) -> bool:
+        """See `Control.repair`."""
+        return self.fleet.repair(account, mailbox, damaged)
 
     async def pause(self, account: str) -> None:
         """See `Control.pause`."""

@@ -1,5 +1,7 @@
 """`check` and `verify`: log in beside whatever runs, and tell what is so."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
 import anyio
@@ -7,11 +9,13 @@ import typer
 
 from idlepush.cli.options import ConfigOption, JsonOption, accounts_of, configuration, environment
 from idlepush.cli.printing import complain, print_record, print_table
+from idlepush.cli.repairing import repairing
 from idlepush.config import Config
 from idlepush.engine.probe import AccountCheck, check_account
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.verify import Differences, verify_account
 from idlepush.errors import Trouble
+from idlepush.store.base import Reader
 from idlepush.store.sqlite import open_reader
 
 _AT_ONCE = 10
@@ -71,23 +75,30 @@ async def _check_all(chosen: dict[str, AccountSettings], offline: bool) -> list[
 def verify(
     accounts: AccountsArgument = None,
     deep: Annotated[bool, typer.Option("--deep", help="Compare every body's bytes, too.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make the mirror equal; by the service, where one runs.")
+    ] = False,
     as_json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Hold the mirror against the server; exits with 1 where they differ."""
+    """Hold the mirror against the server; exits with 1 where they differ, and not all of it was repaired."""
     settings = configuration(config)
-    same = anyio.run(_verify_all, settings, accounts_of(settings, accounts), deep, as_json)
+    same = anyio.run(_verify_all, settings, accounts_of(settings, accounts), deep, repair, as_json)
     if not same:
         raise typer.Exit(1)
 
 
-async def _verify_all(settings: Config, chosen: dict[str, AccountSettings], deep: bool, as_json: bool) -> bool:
+async def _verify_all(
+    settings: Config, chosen: dict[str, AccountSettings], deep: bool, repair: bool, as_json: bool
+) -> bool:
     same, reached, rows = True, True, []
-    async with open_reader(settings.store.path) as reader:
+    async with repairing(settings) if repair else _only_reading(settings) as (reader, repair_of):
         for account in chosen.values():
             try:
-                async for found in verify_account(account, environment(), reader, deep=deep):
-                    same = same and not found
+                async for found in verify_account(
+                    account, environment(), reader, deep=deep, repair=repair_of(account) if repair_of else None
+                ):
+                    same = same and not found.left
                     if as_json:
                         print_record(found.record())
                     rows.append(found)
@@ -95,7 +106,8 @@ async def _verify_all(settings: Config, chosen: dict[str, AccountSettings], deep
                 complain(f"{account.name}: {trouble}")
                 reached = False
     if not as_json:
-        print_table(("account", "mailbox", "missing", "extra", "flags", "sizes", "bodies"), map(_counts, rows))
+        columns = ("account", "mailbox", "missing", "extra", "flags", "sizes", "bodies", "repaired")
+        print_table(columns, map(_counts, rows))
     if not same:
         complain("mirror and server differ")
     elif not reached:
@@ -103,6 +115,12 @@ async def _verify_all(settings: Config, chosen: dict[str, AccountSettings], deep
     return same and reached
 
 
+@asynccontextmanager
+async def _only_reading(settings: Config) -> AsyncIterator[tuple[Reader, None]]:
+    async with open_reader(settings.store.path) as reader:
+        yield reader, None
+
+
 def _counts(found: Differences) -> tuple[object, ...]:
-    sets = (found.missing, found.extra, found.flags, found.sizes, found.bodies)
+    sets = (found.missing, found.extra, found.flags, found.sizes, found.bodies, found.repaired)
     return (found.account, found.mailbox, *map(len, sets))

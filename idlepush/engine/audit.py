@@ -11,13 +11,24 @@ do not ask at once, and a service that starts again neither forgets nor repeats 
 
 import math
 import zlib
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Final
 
 from idlepush.engine.compare import compare
 from idlepush.engine.look import Look
 from idlepush.engine.observations import Audited
+from idlepush.engine.session import SLICE
+from idlepush.imap.responses import Fetch
+from idlepush.imap.types import Uid
+from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Mirror
+from idlepush.sync.changes import NewMessage
+from idlepush.sync.events import FoundBy
 from idlepush.sync.plan import CompareFlags, CompareUids
+
+_WINDOW: Final = 16
+"""Messages that are fetched anew at once."""
 
 
 def is_due(mirror: Mirror | None, *, name: str, interval: float, now: datetime) -> bool:
@@ -32,6 +43,31 @@ def is_due(mirror: Mirror | None, *, name: str, interval: float, now: datetime) 
 
 def _turn(moment: datetime, interval: float, phase: float) -> int:
     return math.floor(moment.timestamp() / interval - phase)
+
+
+async def refetch(look: Look, mirror: Mirror, uids: UidSet) -> None:
+    """Fetch *uids* once more and have their rows hold what comes; what cannot be had stays as it is."""
+    for window in uids.chunks(_WINDOW, newest_first=True):
+        left = window
+        for _ in range(2):  # octets that disagree with RFC822.SIZE are believed when they do so twice
+            messages = await _fetched(look, mirror, left)
+            await look.commit(mirror, replaced=messages)
+            left = left - UidSet.from_uids(message.uid for message in messages)
+            if not left:
+                break
+    look.done.refetched = look.done.refetched | uids
+
+
+async def _fetched(look: Look, mirror: Mirror, uids: UidSet) -> Sequence[NewMessage]:
+    session, rules = look.session, look.mailbox.rules
+    listed = await session.fetch(uids, session.listing_items, octets=len(uids) * 200)
+    headers = UidSet.from_uids(uid for uid, said in listed.items() if rules.wants_header_only(said.size))
+    answers: dict[Uid, Fetch] = {}
+    for some, items in ((uids - headers, session.whole_items), (headers, session.header_items)):
+        if some:
+            answers |= await session.fetch(some, items, octets=len(some) * SLICE, settle=True)
+    messages, _ = look.judged(answers, await session.search(uids), FoundBy.AUDIT, mirror)
+    return messages
 
 
 async def audit(look: Look, mirror: Mirror) -> None:

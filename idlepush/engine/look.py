@@ -106,6 +106,8 @@ class Done:
     expunged: int = 0
     leaving: int = 0
     """How many were found to be gone, and are not expunged before the other mailboxes were looked at."""
+    refetched: UidSet = UidSet()
+    """What was to be fetched anew, and was asked for."""
     remaining: int = 0
     first_commit_at: float | None = None
 
@@ -247,6 +249,7 @@ class Look:
         begin: BeginChange | None = None,
         new: Sequence[NewMessage] = (),
         known_again: Sequence[KnownAgain] = (),
+        replaced: Sequence[NewMessage] = (),
         slices: Sequence[BodySlice] = (),
         flags: Mapping[Uid, Flags] | None = None,
         modseqs: Mapping[Uid, ModSeq] | None = None,
@@ -271,6 +274,7 @@ class Look:
             begin=begin,
             new=tuple(new),
             known_again=tuple(known_again),
+            replaced=tuple(replaced),
             slices=tuple(slices),
             flags=flags or {},
             modseqs=modseqs or {},

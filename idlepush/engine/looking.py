@@ -17,6 +17,7 @@ from idlepush.engine.session import SLICE, Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import synchronize
 from idlepush.imap.types import MailboxName, ModSeq, UidValidity
+from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Store
 from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
@@ -56,9 +57,14 @@ class Looking:
         self._now = now
         self._latches = latches
         self._lane = lane
+        self._repairs: dict[MailboxName, UidSet] = {}
         self._rules = BodyRules(
             headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
         )
+
+    def repair(self, name: MailboxName, damaged: UidSet) -> None:
+        """Have the next look at *name* compare everything, and fetch *damaged* anew."""
+        self._repairs[name] = self._repairs.get(name, UidSet()) | damaged
 
     async def look(
         self,
@@ -105,16 +111,20 @@ class Looking:
         newest_due = source is WakeSource.NOTIFY or (
             source is not WakeSource.PUSH and _is_over(memory.newest_flags_at, settings.poll_interval)
         )
-        audit_due = source is not WakeSource.PUSH and await self.is_audit_due(name)
+        damaged = self._repairs.get(name)
+        audit_due = damaged is not None or (source is not WakeSource.PUSH and await self.is_audit_due(name))
         done = await synchronize(
             look,
             fresh=fresh,
             flags_due=flags_due or audit_due,
             newest_due=newest_due,
             audit_due=audit_due,
+            damaged=damaged or UidSet(),
             patience=self._lane.after if self._lane.is_ready else TURN,
         )
         done.remaining = max(done.remaining, self._lane.remaining(name))
+        if damaged is not None:
+            self._settle_repair(name, done)
         committed = done.first_commit_at
         self._observe(
             Looked(
@@ -134,9 +144,14 @@ class Looking:
         )
         return done
 
+    def _settle_repair(self, name: MailboxName, done: Done) -> None:
+        left = self._repairs[name] = self._repairs[name] - done.refetched
+        if done.finished and not left:
+            del self._repairs[name]
+
     async def is_audit_due(self, name: MailboxName) -> bool:
         """Tell whether everything of *name* is to be compared now."""
-        return is_due(
+        return name in self._repairs or is_due(
             await self._following.mirror(name),
             name=f"{self._settings.name}/{name}",
             interval=self._settings.audit_interval,

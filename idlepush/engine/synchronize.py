@@ -17,7 +17,7 @@ from typing import Any, Final, assert_never
 
 import anyio
 
-from idlepush.engine.audit import audit
+from idlepush.engine.audit import audit, refetch
 from idlepush.engine.backlog import continue_body, fill_holes, learn_from_loss, retry
 from idlepush.engine.compare import compare, resolve_numbers
 from idlepush.engine.look import Done, Duty, Look
@@ -41,6 +41,7 @@ from idlepush.sync.plan import (
     FillHoles,
     ForgetOlder,
     ListNew,
+    Refetch,
     ResolveNumbers,
     Retry,
     Rewind,
@@ -71,12 +72,13 @@ async def synchronize(
     flags_due: bool = False,
     newest_due: bool = False,
     audit_due: bool = False,
+    damaged: UidSet = UidSet(),
     patience: float | None = None,
 ) -> Done:
     """Bring the mirror up to the server; with *patience* (seconds) a backlog may be left for later.
 
-    *fresh*: EXAMINE has just been answered. *audit_due*: at the end everything is compared once more. Everything
-    more urgent than the backlog is always finished.
+    *fresh*: EXAMINE has just been answered. *audit_due*: at the end everything is compared once more. *damaged*
+    is fetched anew. Everything more urgent than the backlog is always finished.
 
     Raises:
         MailboxUnavailable: its UIDVALIDITY changes all the time.
@@ -99,6 +101,7 @@ async def synchronize(
         newest_flags_due=newest_due,
         audit_due=audit_due,
         leaves_backlog=look.duty is Duty.NEWS,
+        damaged=damaged,
     )
     while True:
         if look.duty is Duty.BACKLOG and (mirror is None or mirror.checkpoint.uidvalidity != look.view.uidvalidity):
@@ -227,7 +230,7 @@ async def _move_on(look: Look, step: Step, mirror: Mirror) -> None:
             await list_new(look, mirror, first)
         case CompareFlags() | CompareUids() | CompareSince() | CompareAll():
             await compare(look, mirror, step)
-        case FillHoles() | ContinueBody() | Retry():
+        case FillHoles() | ContinueBody() | Retry() | Refetch():
             await _work_off(look, step, mirror)
         case Audit():
             await audit(look, mirror)
@@ -239,7 +242,7 @@ async def _move_on(look: Look, step: Step, mirror: Mirror) -> None:
             assert_never(step)
 
 
-async def _work_off(look: Look, step: FillHoles | ContinueBody | Retry, mirror: Mirror) -> None:
+async def _work_off(look: Look, step: FillHoles | ContinueBody | Retry | Refetch, mirror: Mirror) -> None:
     match step:
         case FillHoles(holes):
             await fill_holes(look, mirror, holes)
@@ -247,6 +250,8 @@ async def _work_off(look: Look, step: FillHoles | ContinueBody | Retry, mirror: 
             await continue_body(look, mirror, uid)
         case Retry(uids):
             await retry(look, mirror, uids)
+        case Refetch(uids):
+            await refetch(look, mirror, uids)
 
 
 async def _note_the_look(look: Look, mirror: Mirror | None) -> Mirror | None:

@@ -55,6 +55,7 @@ from idlepush.engine.settings import AccountSettings
 from idlepush.engine.wake import Wake
 from idlepush.errors import IdleTimedOut, MailboxUnavailable, Trouble
 from idlepush.imap.types import MailboxName
+from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Store
 from idlepush.sync.events import FoundBy
 
@@ -136,6 +137,11 @@ class Watch:
             latches=self._latches,
             lane=self.lane,
         )
+
+    def repair(self, mailbox: MailboxName, damaged: UidSet) -> None:
+        """Compare everything of *mailbox* at the next look, which is now, and fetch *damaged* anew."""
+        self._looking.repair(mailbox, damaged)
+        self.wake.set()
 
     def stop(self) -> None:
         """End the session at its next quiet moment, with a LOGOUT."""

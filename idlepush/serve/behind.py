@@ -7,6 +7,8 @@ from typing import Protocol
 import anyio
 from prometheus_client import CollectorRegistry
 
+from idlepush.imap.types import MailboxName
+from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Reader
 from idlepush.telemetry.health import AccountHealth
 
@@ -25,6 +27,10 @@ class Control(Protocol):
 
     def wake(self, account: str) -> None:
         """Have the account look at once."""
+        ...
+
+    def repair(self, account: str, mailbox: MailboxName, damaged: UidSet) -> bool:
+        """Have one mailbox compared in full, at once, and *damaged* fetched anew; False where the account is paused."""
         ...
 
     async def pause(self, account: str) -> None:

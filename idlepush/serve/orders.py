@@ -4,16 +4,22 @@ Nothing here writes a configuration or reaches a mail server: an order is a hint
 """
 
 from http import HTTPStatus
+from typing import Annotated
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from starlette.responses import Response
 
-from idlepush.errors import ConfigError
+from idlepush.errors import ConfigError, RemoteProtocolError
+from idlepush.imap.types import MailboxName
+from idlepush.imap.uidset import UidSet
 from idlepush.serve.accounts import Name, known, status
 from idlepush.serve.answers import Documented, answer, documented
 from idlepush.serve.behind import Behind
 from idlepush.serve.problems import Problem
 from idlepush.serve.records import Account, Reloaded
+
+Mailbox = Annotated[str, Query(max_length=1000, description="The mailbox's name.")]
+Damaged = Annotated[str, Query(max_length=8000, description="UIDs to fetch anew, like 1:3,7.")]
 
 
 def routes(behind: Behind) -> APIRouter:
@@ -26,6 +32,18 @@ def routes(behind: Behind) -> APIRouter:
         """Have the account look at its server at once."""
         known(control, name)
         control.wake(name)
+        return answer(await status(behind, name), 202)
+
+    @router.post("/v1/accounts/{name}/repair", status_code=202, responses=_may_not("Told."))
+    async def repair_mailbox(name: Name, mailbox: Mailbox, damaged: Damaged = "") -> Response:
+        """Have a mailbox compared with its server in full, and what differs repaired; give UIDs to fetch anew."""
+        known(control, name)
+        try:
+            uids = UidSet.parse(damaged) if damaged else UidSet()
+        except RemoteProtocolError:
+            raise Problem(HTTPStatus.BAD_REQUEST, "damaged is no set of UIDs, like 1:3,7") from None
+        if not control.repair(name, MailboxName.from_text(mailbox), uids):
+            raise Problem(HTTPStatus.CONFLICT, "the account is paused; resume it first")
         return answer(await status(behind, name), 202)
 
     @router.post("/v1/accounts/{name}/pause", status_code=202, responses=_told_of("Paused."))
@@ -72,6 +90,10 @@ def _wrong(error: ConfigError) -> Problem:
 
 def _told_of(description: str) -> Documented:
     return documented(Account, 404, status=202, description=description)
+
+
+def _may_not(description: str) -> Documented:
+    return documented(Account, 400, 404, 409, status=202, description=description)
 
 
 def _read_again(description: str) -> Documented:

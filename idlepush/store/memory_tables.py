@@ -14,6 +14,7 @@ from idlepush.imap.uidset import UidSet
 from idlepush.store.base import AccountRow, AlertRow, AttachmentRow, Committed, MessageRow, Twins
 from idlepush.store.spelling import (
     details_of_alert,
+    details_of_body,
     details_of_move,
     details_of_new,
     details_of_state,
@@ -234,6 +235,9 @@ class Commit:
             # What this very change set knows to be gone is never introduced.
             if message.uid not in current.live and message.uid not in change.expunged:
                 self._take_in(current, message, mailbox, change.leaving)
+        for message in change.replaced:
+            if message.uid in current.live:
+                self._replace(current.live[message.uid], message)
         # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
         for part in sorted(change.slices, key=lambda part: (part.uid, part.origin)):
             self._append(current, part)
@@ -342,7 +346,7 @@ class Commit:
         self._move(row, current, message, mailbox)
         if row.body is None and message.body is not None and message.complete:
             self._keep(row, message)
-            self._tell(EventType.MESSAGE_BODY, mailbox, row, {"sha256": row.sha256})
+            self._tell(EventType.MESSAGE_BODY, mailbox, row, details_of_body(row.sha256))
 
     def _candidates(
         self, mailbox: Mailbox, identity: Identity, fingerprint: bytes | None, leaving: Mapping[int, UidSet]
@@ -402,6 +406,16 @@ class Commit:
         elif message.body is not None:
             self._make_whole(row, message.body)
 
+    def _replace(self, row: Row, message: NewMessage) -> None:
+        if _holds(row, message):
+            return
+        row.message = replace(message, found_by=row.message.found_by, initial=row.message.initial)
+        row.size, row.internal_date = message.size, utc_or_none(message.internal_date)
+        row.body = row.part = row.sha256 = None
+        self._keep(row, message)
+        details = details_of_body(row.sha256, complete=message.complete)
+        self._tell(EventType.MESSAGE_BODY, row.mailbox, row, details)
+
     def _append(self, current: Generation, part: BodySlice) -> None:
         row = current.live.get(part.uid)
         # Below what is kept: it was applied before. Above: something is missing between, and it will come again.
@@ -410,7 +424,7 @@ class Commit:
         row.part = (row.part or b"") + part.data
         if part.final:
             self._make_whole(row, row.part)
-            self._tell(EventType.MESSAGE_BODY, row.mailbox, row, {"sha256": row.sha256})
+            self._tell(EventType.MESSAGE_BODY, row.mailbox, row, details_of_body(row.sha256))
 
     def _make_whole(self, row: Row, body: bytes) -> None:
         row.sha256 = hashlib.sha256(body).hexdigest()
@@ -483,6 +497,18 @@ def _same(rows: "list[Row]", message: NewMessage) -> Row | None:
     sha256 = hashlib.sha256(message.body).hexdigest()
     rows = [row for row in rows if row.sha256 in (None, sha256)]
     return _best(rows, message.uid) if rows else None
+
+
+def _holds(row: Row, message: NewMessage) -> bool:
+    """Tell whether the row is *message* already, all of it."""
+    theirs = message.complete, message.fingerprint, message.size, message.truncated, message.body
+    return message.complete and theirs == (
+        row.complete,
+        row.message.fingerprint,
+        row.size,
+        row.truncated,
+        row.body,
+    )
 
 
 def _is_complete(generation: Generation, uid: Uid) -> bool:

@@ -70,6 +70,11 @@ def details_of_new(message: NewMessage) -> Mapping[str, Json]:
     }
 
 
+def details_of_body(sha256: str | None, *, complete: bool = True) -> dict[str, Json]:
+    """What `message.body` tells: the hash of the raw message where that is here, and whether it is whole."""
+    return {"sha256": sha256, "complete": complete}
+
+
 def details_of_move(flags: Flags, *, mailbox: str, uidvalidity: int, uid: int) -> Mapping[str, Json]:
     """What `message.moved` tells: the flags after, and where the message was before."""
     return {

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 import zstandard
 
+from idlepush.errors import StoreError
+
 if TYPE_CHECKING:
     from hashlib import _Hash
 
@@ -49,6 +51,8 @@ _CONDEMNED: Final = """
     LIMIT 1
 """
 _SHRINK: Final = "UPDATE body SET chunks = ? WHERE id = ?"
+_SHA256: Final = "SELECT sha256 FROM body WHERE id = ?"
+_DISOWN: Final = "UPDATE body SET sha256 = randomblob(32) WHERE id = ?"
 _DELETE: Final = "DELETE FROM body WHERE id = ?"
 _DELETE_CHUNKS: Final = "DELETE FROM body_chunk WHERE id BETWEEN ? AND ?"
 _CHUNK: Final = "SELECT packed, data FROM body_chunk WHERE id = ?"
@@ -121,6 +125,26 @@ class Bodies:
             digest.update(chunk, 1)
         return digest.chunks < count
 
+    def is_sound(self, body: int) -> bool:
+        """Tell whether what is there of a whole body is what its hash says."""
+        (sha256,) = self._db.execute(_SHA256, (body,)).fetchone()
+        return bool(self._hash_of(body) == sha256)
+
+    def disown(self, body: int) -> None:
+        """Have no message find a body any more that is not what its hash says; its rows keep it."""
+        self._db.execute(_DISOWN, (body,))
+
+    def _hash_of(self, body: int) -> bytes | None:
+        """Return the hash of what is there; None where it cannot be read."""
+        digest = hashlib.sha256()
+        for number in range(self._kept(body)[1]):
+            try:
+                chunk = chunk_of(self._db, body, number)
+            except StoreError:
+                return None
+            digest.update(chunk or b"")
+        return digest.digest()
+
     def finish(self, body: int) -> tuple[int, bytes]:
         """Make a body whole; return its id, another one where an equal one is there already, and its SHA-256.
 
@@ -184,12 +208,19 @@ def sha256_of(raw: bytes) -> bytes:
 
 
 def chunk_of(db: sqlite3.Connection, body: int, number: int) -> bytes | None:
-    """Return one chunk, counted from 0; None where there is none."""
+    """Return one chunk, counted from 0; None where there is none.
+
+    Raises:
+        StoreError: it is there, and damaged.
+    """
     found = db.execute(_CHUNK, (body * _CHUNKS + number,)).fetchone()
     if found is None:
         return None
     packed, data = found
-    return zstandard.decompress(data, max_output_size=CHUNK) if packed else data
+    try:
+        return zstandard.decompress(data, max_output_size=CHUNK) if packed else data
+    except zstandard.ZstdError:
+        raise StoreError("a body in the store is damaged; idlepush verify --deep --repair fetches it again") from None
 
 
 def _count(octets: int) -> int:

@@ -13,8 +13,9 @@ from idlepush.errors import StaleGeneration
 from idlepush.imap.types import Flags, ModSeq, Uid, same_flags
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Committed
-from idlepush.store.spelling import details_of_move, details_of_new, sorted_flags
-from idlepush.store.sqlite_index import body_has_come, insert_attachments
+from idlepush.store.spelling import details_of_body, details_of_move, details_of_new, sorted_flags
+from idlepush.store.sqlite_bodies import sha256_of
+from idlepush.store.sqlite_index import body_has_come, insert_attachments, row_is_gone
 from idlepush.store.sqlite_recognition import Known, Recognition
 from idlepush.store.sqlite_rows import (
     flags_from,
@@ -73,6 +74,13 @@ _INSERT_MESSAGE: Final = """
 _MOVE: Final = """
     UPDATE message SET mailbox = ?, generation = ?, uid = ?, flags = ?, modseq = ?, size = ?, internal_date = ?,
            email_id = ?, thread_id = ?, labels = ?
+    WHERE id = ?
+"""
+_HELD: Final = "SELECT sha256, fingerprint, size, truncated, complete FROM message WHERE id = ?"
+_REPLACE: Final = """
+    UPDATE message
+    SET fingerprint = ?, message_id = ?, subject = ?, sender = ?, recipients = ?, date = ?, internal_date = ?, size = ?,
+        truncated = ?, complete = ?, body = ?, sha256 = ?
     WHERE id = ?
 """
 _TAKE_BODY: Final = "UPDATE message SET body = ?, sha256 = ?, complete = 1, truncated = ? WHERE id = ?"
@@ -148,6 +156,8 @@ class _Commit:
         known = self._know_again(generation, checkpoint.uidvalidity) if change.known_again else UidSet()
         if change.new:
             self._take_in(generation, checkpoint.uidvalidity)
+        for message in change.replaced:
+            self._replace(generation, checkpoint.uidvalidity, message)
         # In their order, whatever theirs was: a slice that waits for its turn would be applied the second time.
         for part in sorted(change.slices, key=lambda part: (part.uid, part.origin)):
             self._append(generation, checkpoint.uidvalidity, part)
@@ -292,6 +302,42 @@ class _Commit:
         details = details_of_move(message.flags, mailbox=row.mailbox_name, uidvalidity=row.uidvalidity, uid=row.uid)
         self._tell(EventType.MESSAGE_MOVED, uidvalidity, details, row.id, message.uid)
 
+    def _replace(self, generation: int, uidvalidity: int, message: NewMessage) -> None:
+        """Give a row that held something else what the server holds; it keeps its id, and what it was found by."""
+        row = self._live(generation, message.uid)
+        if row is None or self._holds(row, message):
+            return
+        if row.body is not None and row.complete and not self._bodies.is_sound(row.body):
+            self._bodies.disown(row.body)
+        body, sha256 = self._body_of(message)
+        headers = message.headers
+        self._db.execute(
+            _REPLACE,
+            (
+                *(message.fingerprint, headers.message_id, headers.subject),
+                *(spell_addresses(headers.sender), spell_addresses(headers.to), micros_or_null(headers.date)),
+                *(micros_or_null(message.internal_date), message.size),
+                *(message.truncated, message.complete, body, sha256, row.id),
+            ),
+        )
+        if row.body is not None and not row.complete:
+            self._bodies.drop(row.body)
+        # Its words and attachments are those of what it held.
+        row_is_gone(self._db, row.id, row.body)
+        body_has_come(self._db, row.id)
+        insert_attachments(self._db, -row.id, message.attachments)
+        details = details_of_body(sha256.hex() if sha256 else None, complete=message.complete)
+        self._tell(EventType.MESSAGE_BODY, uidvalidity, details, row.id, row.uid)
+
+    def _holds(self, row: _Row, message: NewMessage) -> bool:
+        """Tell whether the row is *message* already, all of it."""
+        sha256, *other = self._db.execute(_HELD, (row.id,)).fetchone()
+        if not message.complete or other != [message.fingerprint, message.size, message.truncated, True]:
+            return False
+        if message.body is None or row.body is None:
+            return message.body is None and row.body is None
+        return bool(sha256 == sha256_of(message.body)) and self._bodies.is_sound(row.body)
+
     # ---- long bodies
 
     def _append(self, generation: int, uidvalidity: int, part: BodySlice) -> None:
@@ -365,4 +411,4 @@ class _Commit:
         )
 
     def _tell_body(self, uidvalidity: int, message: int, uid: int, sha256: bytes) -> None:
-        self._tell(EventType.MESSAGE_BODY, uidvalidity, {"sha256": sha256.hex()}, message, uid)
+        self._tell(EventType.MESSAGE_BODY, uidvalidity, details_of_body(sha256.hex()), message, uid)

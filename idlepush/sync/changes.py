@@ -93,6 +93,9 @@ class ChangeSet:
     to be one of them was moved.
     `forget_older` expunges what is left of older generations. `urgent` commits go before bulk ones.
 
+    `replaced` are messages that are mirrored already, and wrongly: header, size and body become these, `id`, flags and
+    `found_by` stay, and a `message.body` tells of it. One that is not complete begins its body anew, each time.
+
     `modseq` is the new mod-sequence up to which flags and expunges are in; `forget_modseq` says that there is none any
     more; `modseq_at_most` lowers it: flags that were read by a session which had seen no more than that.
     `modseqs` are those of the messages in `flags`, where the server tells them.
@@ -104,6 +107,7 @@ class ChangeSet:
     begin: Begin | None = None
     new: tuple[NewMessage, ...] = ()
     known_again: tuple[KnownAgain, ...] = ()
+    replaced: tuple[NewMessage, ...] = ()
     slices: tuple[BodySlice, ...] = ()
     flags: Mapping[Uid, Flags] = field(default_factory=dict)
     modseqs: Mapping[Uid, ModSeq] = field(default_factory=dict)
@@ -126,7 +130,9 @@ class ChangeSet:
     @property
     def octets(self) -> int:
         """The bytes of bodies in it: what a writer bounds its commits by."""
-        return sum(len(message.body or b"") for message in self.new) + sum(len(part.data) for part in self.slices)
+        return sum(len(message.body or b"") for message in (*self.new, *self.replaced)) + sum(
+            len(part.data) for part in self.slices
+        )
 
 
 def advance(checkpoint: Checkpoint, change: ChangeSet, known: UidSet = UidSet()) -> Checkpoint:

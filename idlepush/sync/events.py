@@ -4,7 +4,8 @@ An event says what changed in the mirror, is committed with that change, and is 
 the log folds it, to have the mirror:
 
     message.new, .flags, .moved   the message `id` is in `mailbox` now, with these flags (and, if moved, nowhere else)
-    message.body                  it is whole now
+    message.body                  it is whole now; or, `complete` being false, what was here of it was wrong and is
+                                  fetched again: it is whole with the next one
     message.expunged              it is no more
     mailbox.new                   there is a mailbox of this name, with nothing in it
     mailbox.gone                  there is none; every message that was in it is no more, without events of their own
@@ -86,7 +87,7 @@ DETAILS: Final[Mapping[EventType, frozenset[str]]] = {
     EventType.MESSAGE_NEW: frozenset(
         {"flags", "size", "internal_date", "message_id", "found_by", "initial", "complete"}
     ),
-    EventType.MESSAGE_BODY: frozenset({"sha256"}),
+    EventType.MESSAGE_BODY: frozenset({"sha256", "complete"}),
     EventType.MESSAGE_FLAGS: frozenset({"flags"}),
     EventType.MESSAGE_MOVED: frozenset({"flags", "mailbox_before", "uidvalidity_before", "uid_before"}),
     EventType.MESSAGE_EXPUNGED: frozenset(),

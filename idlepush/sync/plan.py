@@ -57,6 +57,8 @@ class Seen:
     """It is time to compare everything, once nothing else is left to do."""
     leaves_backlog: bool = False
     """Somebody else fetches what is missing below `high`."""
+    damaged: UidSet = UidSet()
+    """What the mirror holds otherwise than the server, as somebody found who compared it."""
     now: datetime | None = None
     """For what is due by the clock; None: nothing is."""
 
@@ -150,6 +152,13 @@ class ForgetOlder:
 
 
 @dataclass(frozen=True, slots=True)
+class Refetch:
+    """Fetch these anew, though they are mirrored."""
+
+    uids: UidSet
+
+
+@dataclass(frozen=True, slots=True)
 class Audit:
     """The mirror is equal as far as anybody has told: compare everything all the same."""
 
@@ -168,6 +177,7 @@ Step = (
     | ContinueBody
     | Retry
     | ForgetOlder
+    | Refetch
     | Audit
 )
 BULK: Final = (FillHoles, ContinueBody, Retry)
@@ -244,6 +254,8 @@ def _missing(mirror: Standing, seen: Seen) -> Step | None:
         due = [uid for uid, quarantine in mirror.quarantine if quarantine.next_try <= seen.now]
         if due:
             return Retry(UidSet.from_uids(due))
+    if seen.damaged:
+        return Refetch(seen.damaged)
     return Audit() if seen.audit_due else None
 
 
@@ -261,8 +273,8 @@ def after(step: Step, seen: Seen) -> Seen:
             return replace(seen, heard=heard, newest_flags_due=False, flags_due=seen.flags_due and newest)
         case CompareFlags():
             return replace(seen, heard=replace(seen.heard, uids=UidSet()))
-        case Audit():
-            return replace(seen, audit_due=False)
+        case Refetch() | Audit():
+            return replace(seen, damaged=UidSet(), audit_due=seen.audit_due and isinstance(step, Refetch))
         case CompareUids(uids=None) | CompareAll():
             heard = replace(seen.heard, expunged=False, vanished=UidSet())
             if isinstance(step, CompareAll):
@@ -275,6 +287,14 @@ def after(step: Step, seen: Seen) -> Seen:
         case Begin():
             # All of it is one hole now, to be fetched as it is; only what came after the EXAMINE is not in it.
             news = Heard(exists=seen.heard.exists, rose=seen.heard.rose)
-            return replace(seen, fresh=False, heard=news, flags_due=False, newest_flags_due=False, audit_due=False)
+            return replace(
+                seen,
+                fresh=False,
+                heard=news,
+                flags_due=False,
+                newest_flags_due=False,
+                audit_due=False,
+                damaged=UidSet(),
+            )
         case _:
             return seen

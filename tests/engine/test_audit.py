@@ -11,13 +11,15 @@ from hypothesis import strategies as st
 
 from idlepush.engine.audit import is_due
 from idlepush.engine.observations import Audited, Looked
-from idlepush.imap.types import Uid, UidValidity
+from idlepush.imap.types import MailboxName, Uid, UidValidity
+from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Mirror
 from idlepush.sync.checkpoint import Checkpoint
 from idlepush.sync.events import EventType
 from tests.engine.rig import Rig, mail
 from tests.peers.fake import FakeImap
 from tests.peers.virtual import virtual_time
+from tests.store import making
 
 HOUR = 3600.0
 
@@ -222,3 +224,27 @@ async def test_what_is_missing_below_the_mark_though_the_count_is_wrong_says_aud
 
 def vars_of(message: Any) -> dict[str, Any]:
     return {name: getattr(message, name) for name in message.__dataclass_fields__}
+
+
+@virtual_time
+async def test_what_is_damaged_is_fetched_anew_and_keeps_its_id() -> None:
+    fake = FakeImap()
+    await mirrored(fake)
+    rig = Rig(fake)
+    async with rig.running():
+        await rig.becomes_equal()
+        before = {row.uid: row.id async for row in rig.store.messages("alice")}
+        mailbox = MailboxName(b"INBOX")
+        mirror = await rig.store.mirror("alice", mailbox)
+        assert mirror is not None
+        wrong = [making.message(uid, b"wrong", flags=frozenset()) for uid in (3, 5)]
+        await rig.store.commit(making.changes(mirror.generation, replaced=tuple(wrong)))
+        assert await rig.in_mirror() != rig.on_server()
+        rig.watch.repair(mailbox, UidSet.of(3))
+        rig.watch.repair(mailbox, UidSet.of(5, 99))
+        await rig.becomes_equal(within=30)
+        assert {row.uid: row.id async for row in rig.store.messages("alice")} == before
+        await rig.replays_exactly()
+        await anyio.sleep(HOUR)
+        assert len(rig.observed(Audited)) == 1
+    assert fake.changes_by_clients == []

@@ -81,7 +81,7 @@ class Replay:
                 told.flags[key] = _flags(event)
             case EventType.MESSAGE_BODY:
                 self._claim(not told.whole[key], event, "completes what was whole")
-                told.whole[key] = True
+                told.whole[key] = bool(event.details["complete"])
             case EventType.MESSAGE_EXPUNGED:
                 self._claim(told.places[key] == place, event, f"is of what stands at {told.places[key]}")
                 _forget(told, key)

@@ -13,6 +13,8 @@ from starlette.types import ASGIApp
 from idlepush.engine.credentials import Secret
 from idlepush.engine.observations import State, StateChanged
 from idlepush.errors import ConfigError
+from idlepush.imap.types import MailboxName
+from idlepush.imap.uidset import UidSet
 from idlepush.serve.api import application
 from idlepush.serve.behind import Behind
 from idlepush.serve.listener import listening
@@ -44,6 +46,10 @@ class Accounts:
 
     def wake(self, account: str) -> None:
         self.told.append(("wake", account))
+
+    def repair(self, account: str, mailbox: MailboxName, damaged: UidSet) -> bool:
+        self.told.append((f"repair {mailbox} {damaged}", account))
+        return self.accounts[account].state is not State.PAUSED
 
     async def pause(self, account: str) -> None:
         self.told.append(("pause", account))

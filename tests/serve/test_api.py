@@ -155,6 +155,22 @@ async def test_an_order_is_told_and_answered_with_the_account(memory: Store, ord
         assert is_problem(await client.get(f"/v1/accounts/alice/{order}"), 405)
 
 
+async def test_a_repair_names_its_mailbox_and_what_is_damaged(memory: Store) -> None:
+    served = await filled(memory)
+    async with served.client() as client:
+        path = "/v1/accounts/alice/repair"
+        answer = await client.post(path, params={"mailbox": "Entwürfe/ä b", "damaged": "3,1:2"})
+        assert answer.status_code == 202
+        Account.model_validate_json(answer.content)
+        assert (await client.post(path, params={"mailbox": "INBOX"})).status_code == 202
+        assert served.accounts.told == [("repair Entwürfe/ä b 1:3", "alice"), ("repair INBOX ", "alice")]
+        is_problem(await client.post(path, params={"mailbox": "INBOX", "damaged": "*"}), 400)
+        is_problem(await client.post(path), 422)
+        is_problem(await client.post("/v1/accounts/nobody/repair", params={"mailbox": "INBOX"}), 404)
+        await client.post("/v1/accounts/alice/pause")
+        is_problem(await client.post(path, params={"mailbox": "INBOX"}), 409)
+
+
 async def test_only_an_account_that_is_configured_no_more_is_purged(memory: Store) -> None:
     served = await filled(memory)
     async with served.client() as client:
@@ -388,6 +404,7 @@ async def test_the_openapi_document_has_every_path_of_the_contract() -> None:
         "/v1/accounts/{name}",
         "/v1/accounts/{name}/mailboxes",
         "/v1/accounts/{name}/wake",
+        "/v1/accounts/{name}/repair",
         "/v1/accounts/{name}/pause",
         "/v1/accounts/{name}/resume",
         "/v1/accounts/{name}/purge",

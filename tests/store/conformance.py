@@ -395,7 +395,10 @@ class Bodies:
         await store.commit(changes(generation, slices=(part(1, origin, body[origin:], final=True),)))
 
         assert await told(store, 1) == [NEW, BODY]
-        assert (await store.events(2))[0].details == {"sha256": hashlib.sha256(body).hexdigest()}
+        assert (await store.events(2))[0].details == {
+            "sha256": hashlib.sha256(body).hexdigest(),
+            "complete": True,
+        }
         after = await row(store, 1)
         assert (after.id, after.complete, after.sha256) == (found.id, True, hashlib.sha256(body).hexdigest())
         assert await raw(store, found.id) == body
@@ -452,6 +455,35 @@ class Bodies:
 
         assert (await row(store, 1)).sha256 == (await row(store, 2)).sha256
         assert await raw(store, (await row(store, 2)).id) == b"same body"
+
+    async def test_a_message_that_is_replaced_keeps_its_id_and_says_what_it_holds_now(self, store: Store) -> None:
+        generation = await begin(store)
+        await store.commit(changes(generation, new=(message(1, b"wrong", flags=flags("\\Seen")),)))
+        before, position = await row(store, 1), await store.position()
+        right = message(1, b"Subject: right\r\n\r\n", found_by=FoundBy.AUDIT, fingerprint=b"f" * 32)
+        await store.commit(changes(generation, replaced=(right, message(9))))
+        after = await row(store, 1)
+        assert (after.id, after.flags, after.found_by) == (before.id, ("\\Seen",), before.found_by)
+        assert await raw(store, after.id) == right.body
+        assert (after.size, after.complete) == (right.size, True)
+        assert after.sha256 == hashlib.sha256(right.body or b"").hexdigest()
+        (event,) = await store.events(position)
+        assert (event.type, event.id, event.details) == (
+            BODY,
+            before.id,
+            {"sha256": after.sha256, "complete": True},
+        )
+        assert (await mirror(store)).alive == 1
+
+    async def test_a_long_message_that_is_replaced_is_whole_again_once_its_slices_are_in(self, store: Store) -> None:
+        generation = await begin(store)
+        await store.commit(changes(generation, new=(message(1, b"wrong"),)))
+        position = await store.position()
+        await store.commit(changes(generation, replaced=(message(1, b"ri", complete=False, size=5),)))
+        assert (await mirror(store)).parts == {1: 2}
+        await store.commit(changes(generation, slices=(part(1, 2, b"ght", final=True),)))
+        assert await raw(store, (await row(store, 1)).id) == b"right"
+        assert [event.details["complete"] for event in await store.events(position)] == [False, True]
 
     async def test_what_came_of_a_body_goes_with_its_message(self, store: Store) -> None:
         generation = await begin(store)

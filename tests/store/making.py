@@ -136,7 +136,7 @@ def replayed(events: list[Event]) -> Mapping[str, tuple[str, str, int, int, tupl
             case EventType.MESSAGE_FLAGS, str(id):
                 live[id] = (*live[id][:4], _flags_of(event), live[id][5])
             case EventType.MESSAGE_BODY, str(id):
-                live[id] = (*live[id][:5], True)
+                live[id] = (*live[id][:5], bool(event.details["complete"]))
             case EventType.MESSAGE_EXPUNGED, str(id):
                 del live[id]
             case EventType.MAILBOX_GONE, _:

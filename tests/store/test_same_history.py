@@ -122,6 +122,7 @@ def change_sets(draw: st.DrawFn) -> Change:
         draw(st.integers(0, 9)) == 0,
         {
             "new": tuple(draw(st.lists(messages(), max_size=4))),
+            "replaced": tuple(draw(st.lists(messages(), max_size=1))),
             "slices": tuple(slices),
             "flags": draw(st.dictionaries(uids, some_flags, max_size=2)),
             "expunged": draw(uid_sets),
@@ -206,7 +207,7 @@ async def take(store: Store, step: Step) -> Committed | str | None:
                 committed = await store.commit(change)
             except StaleGeneration as error:
                 return str(error)
-            if step.begins is None:
+            if step.begins is None and all(message.complete for message in change.replaced):
                 before = await rows(store), await rows(store, expunged=True)
                 again = await store.commit(change)
                 assert again == Committed(position=committed.position)

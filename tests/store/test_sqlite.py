@@ -256,6 +256,25 @@ class TestOpening:
 
 
 class TestDamage:
+    @pytest.mark.parametrize("damage", ["X'00'", "zeroblob(5)", "substr(data, 1, 9)"])
+    async def test_a_damaged_body_is_an_error_and_is_mended_by_the_same_message(
+        self, path: Path, clock: Clock, damage: str
+    ) -> None:
+        right = message(1, b"Subject: x\r\n\r\n" + b"text " * 1000)
+        async with open_store(path, clock=clock) as store:
+            generation = await begin(store)
+            await store.commit(changes(generation, new=(right, message(2, right.body))))
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(f"UPDATE body_chunk SET data = {damage}")
+            db.commit()
+        async with open_store(path, clock=clock) as store:
+            for uid in (1, 2):
+                found = await row(store, uid)
+                with pytest.raises(StoreError, match="--repair"):
+                    await raw(store, found.id)
+                await store.commit(changes(generation, replaced=(message(uid, right.body),)))
+                assert await raw(store, found.id) == right.body
+
     async def test_a_damaged_page_is_a_clear_error_and_nothing_is_overwritten(self, path: Path, clock: Clock) -> None:
         async with open_store(path, clock=clock) as store:
             generation = await begin(store)
