@@ -78,6 +78,7 @@ def _stored_line(name: str, row: AccountRow | None, mailboxes: Sequence[MailboxR
         "health_score": kept.get("health_score"),
         "mailboxes": len(mailboxes),
         "messages": sum(one.messages for one in mailboxes),
+        "watch": kept.get("watch"),
         "backfill_remaining": kept.get("backfill_remaining", 0),
         "last_push": kept.get("last_push"),
         "last_poll": kept.get("last_poll"),

@@ -47,6 +47,7 @@ class Account(_Record):
     health_score: Annotated[int, Field(ge=0, le=100)]
     mailboxes: int
     messages: int
+    watch: Literal["notify", "idle", "poll"] | None
     backfill_remaining: int
     last_push: datetime | None
     last_poll: datetime | None

@@ -61,6 +61,7 @@ from idlepush.engine.observations import (
     State,
     StateChanged,
     StoreTrouble,
+    Waiting,
     WakeSource,
 )
 from idlepush.errors import FailureClass
@@ -126,6 +127,8 @@ class AccountHealth:
     """A sentence for each finding, the worst first; empty where all is well."""
     mailboxes: int | None = None
     messages: int | None = None
+    watch: str | None = None
+    """How the last wait went about it: notify, idle or poll; None where nothing is watched."""
     backfill_remaining: int = 0
     last_push: datetime | None = None
     last_poll: datetime | None = None
@@ -152,6 +155,7 @@ class AccountHealth:
             "health_score": self.health_score,
             "mailboxes": self.mailboxes,
             "messages": self.messages,
+            "watch": self.watch,
             "backfill_remaining": self.backfill_remaining,
             "last_push": rfc3339(self.last_push),
             "last_poll": rfc3339(self.last_poll),
@@ -226,6 +230,7 @@ class _Account:
     mailbox_troubles: dict[str, str] = field(default_factory=dict)
     sink_troubles: dict[str, str] = field(default_factory=dict)
     looked: set[str] = field(default_factory=set)
+    watch: str | None = None
     remaining: dict[str, int] = field(default_factory=dict)
     looked_at: datetime | None = None
     last_push: datetime | None = None
@@ -381,6 +386,11 @@ class Health:
             case SinkReady() | SinkStopped():
                 if facts.sink_troubles.pop(seen.sink, None) is None:
                     return False
+            case Waiting():
+                watch = "notify" if seen.notified else "idle" if seen.idling else "poll"
+                if watch == facts.watch:
+                    return False
+                facts.watch = watch
             case ServerAlert():
                 facts.alert = (self._now(), printable(seen.text, most=SENTENCE))
             case _:
@@ -395,7 +405,7 @@ class Health:
         facts.failure_class = seen.failure_class
         facts.reason = printable(seen.reason, most=SENTENCE) if seen.reason is not None else None
         if seen.state in _IN_TROUBLE:
-            facts.trouble = seen.state
+            facts.trouble, facts.watch = seen.state, None
             facts.store_reason, facts.store_trouble = facts.store_trouble, None
             failure_class = seen.failure_class or FailureClass.OTHER
             facts.last_error = LastError(self._now(), failure_class, facts.reason or "")
@@ -439,6 +449,7 @@ class Health:
             health_score=score,
             reasons=tuple(sentence for _, sentence in findings),
             mailboxes=len(facts.looked) + len(facts.mailbox_troubles) if facts.looked_at else None,
+            watch=facts.watch,
             backfill_remaining=sum(facts.remaining.values()),
             last_push=facts.last_push,
             last_poll=facts.last_poll,

@@ -30,6 +30,7 @@ from idlepush.engine.observations import (
     State,
     StateChanged,
     StoreTrouble,
+    Waiting,
     WakeSource,
     Woken,
 )
@@ -280,6 +281,19 @@ def test_the_last_error_outlives_its_end(watched: Watched) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("waiting", "watch"),
+    [
+        (Waiting(account="alice", idling=True, notified=True), "notify"),
+        (Waiting(account="alice", idling=True), "idle"),
+        (Waiting(account="alice", idling=False), "poll"),
+    ],
+)
+def test_how_an_account_is_watched_is_shown_until_it_is_not(watched: Watched, waiting: Waiting, watch: str) -> None:
+    assert watched.sees(STARTING, WATCHING, waiting).watch == watch
+    assert watched.sees(stands(State.BACKING_OFF, FailureClass.NETWORK)).watch is None
+
+
 def test_the_record_has_exactly_the_keys_of_status(watched: Watched) -> None:
     record = watched.sees(*THROTTLED).record(running=True)
     assert record == {
@@ -292,6 +306,7 @@ def test_the_record_has_exactly_the_keys_of_status(watched: Watched) -> None:
         "health_score": 30,
         "mailboxes": None,
         "messages": None,
+        "watch": None,
         "backfill_remaining": 0,
         "last_push": None,
         "last_poll": None,
