@@ -41,6 +41,11 @@ class Moves:
         return bool(self._departures)
 
     @property
+    def mailboxes(self) -> Sequence[MailboxName]:
+        """Where something is leaving."""
+        return [one.mailbox for one in self._departures.values()]
+
+    @property
     def leaving(self) -> Mapping[int, UidSet]:
         """The UIDs, by generation."""
         return {generation: one.uids for generation, one in self._departures.items()}

@@ -233,7 +233,7 @@ class Watch:
     async def _round(self, session: Session, source: WakeSource) -> None:
         """Bring everything that changed up to its server, and have the one that idles selected in the end."""
         following, rounds = self._following, self._rounds
-        self._moves = Moves()
+        self._forget_moves()
         # What was heard speaks of the mailbox as it is selected: it is looked into before another one is.
         has_looked = source is WakeSource.PUSH or self._has_hints(session)
         if has_looked:
@@ -257,9 +257,15 @@ class Watch:
             for name in (*fallen, *others):
                 await self._look_at(session, name, source)
         rounds.is_quiet = False
-        await self._settle_moves()
         if _selected(session) != following.first and not rounds.backlog:
             await self._look_at(session, following.first, WakeSource.POLL)
+        await self._settle_moves()
+
+    def _forget_moves(self) -> None:
+        """Begin with nothing leaving; what a lost session left unsettled stands in the mirror still."""
+        for name in self._moves.mailboxes:
+            self._following.memory(name).mirror = None
+        self._moves = Moves()
 
     def _may_be_elsewhere(self, session: Session) -> bool:
         """What has left a mailbox may be in one that nobody told of; worth asking where it is asked for cheaply."""

@@ -8,7 +8,7 @@ import pytest
 from idlepush.engine.observations import FeatureDistrusted, Looked, Waiting, WakeSource
 from idlepush.sync.events import EventType
 from tests.engine.rig import Rig, mail
-from tests.peers.fake import CONDSTORE, NOTIFY, FakeImap
+from tests.peers.fake import CONDSTORE, NOTIFY, FakeImap, cut
 from tests.peers.virtual import virtual_time
 
 SELDOM = {"poll_interval": "1h", "flags_interval": "1h", "idle_renew": "29m", "proof_interval": "30m"}
@@ -245,3 +245,39 @@ async def test_pushes_and_news_elsewhere_at_the_same_time_are_both_looked_into()
         await rig.becomes_equal("INBOX", *BOXES[:7], within=2)
         await rig.replays_exactly("INBOX", *BOXES[:7])
         assert not rig.observed(FeatureDistrusted)
+
+
+@virtual_time
+async def test_what_is_expunged_while_the_others_are_looked_at_is_expunged_here() -> None:
+    fake = made(["A", "B"])
+    for number in range(5):
+        fake.deliver(mail(number))
+    rig = everything(fake, poll_interval="1h")
+    async with rig.running():
+        await rig.becomes_equal()
+        await settled(fake)
+
+        def expunge(_session: Any, command: Any) -> None:
+            if command.name == "EXAMINE" and command.arguments.startswith('"A"'):
+                fake.on_command = None
+                fake.expunge(2)
+
+        fake.on_command = expunge
+        fake.deliver(mail(9), mailbox="A")
+        await rig.becomes_equal("INBOX", "A", within=2)
+        await rig.replays_exactly("INBOX", "A")
+
+
+@virtual_time
+async def test_what_was_leaving_when_the_session_was_lost_is_found_gone_again() -> None:
+    fake = made(["A", "B"], capabilities=NOTIFY)
+    for number in range(5):
+        fake.deliver(mail(number))
+    rig = everything(fake, poll_interval="1h")
+    async with rig.running():
+        await rig.becomes_equal()
+        await settled(fake)
+        fake.at("LIST", cut("reset"), times=1)
+        fake.expunge(2)  # INBOX is looked at, and then the others are to be asked whether it went there
+        await rig.becomes_equal("INBOX", within=10)
+        await rig.replays_exactly("INBOX", "A")
