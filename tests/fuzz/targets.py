@@ -35,6 +35,7 @@ from idlepush.sync.query import Place, document, read_query
 from idlepush.sync.view import View, merged
 from idlepush.sync.words import words_in
 from tests.fuzz.campaign import Target
+from tests.fuzz.on_disk import files, folders, line_ends
 from tests.imap.test_grammar import CASES, texts_in
 from tests.imap.test_structure import BROKEN, MISTAKES, WELL_FORMED
 from tests.peers.mails import MAILS
@@ -384,6 +385,13 @@ _QUANTITIES: Final = (
     b"1000000",
     b"forever",
 )
+_FOLDERS: Final = (b"INBOX\nArchive/2026\nArchive.2026", b"../../etc/passwd\n..\n~root", b"&ZeVnLIqe-\na//b\nR&-D")
+_FILES: Final = (
+    b"1763750000.mk3.idlepush,W=4711:2,FS",
+    b"0.m1.idlepush",
+    b"17.m2.idlepush,S=1,W=2:2,aS",
+    b"\\Seen \\Draft",
+)
 _FLAG_LISTS: Final = (b"\\Seen \\deleted $Foo", b"\\RECENT", b"a A \xc3\xa9 \xc3\x89 \xc5\xbf s", b"\\* x]")
 
 TARGETS: Final[Mapping[str, Target]] = {
@@ -402,6 +410,11 @@ TARGETS: Final[Mapping[str, Target]] = {
         Target("uidset", uidset, _SETS, (b":", b",", b"\n", b"*", b"1:4294967295", b"4294967296")),
         Target("patterns", patterns, _NAMES, (b"*", b"%", b"!", b"\\Sent", b"/", b".", b"\n", b"\n\n", b"&AOQ-")),
         Target("quantities", quantities, _QUANTITIES, (b"s", b"m", b"h", b"d", b"w", b"KiB", b"MB", b"T", b".", b"-")),
+        Target(
+            "folders", folders, _FOLDERS, (b"/", b".", b"..", b"\\", b"\\2e", b"\\-", b"~", b"&-", b"\n", b"x" * 230)
+        ),
+        Target("files", files, _FILES, (b".idlepush", b":2,", b",W=", b",S=9", b"DFPRST", b"a", b"\\Seen", b" ")),
+        Target("line ends", line_ends, (*_SMALL_MAILS, b"a\r\nb\r\n"), (b"\r\n", b"\r", b"\n", b"\r\r\n")),
         Target("flags", flags, _FLAG_LISTS, (b"\\Seen", b" ", b"\\", b"$", b"\xc4\xb0", b"\xc3\x9f")),
     )
 }
