@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idlepush.engine.audit import is_due
-from idlepush.engine.observations import Audited, Looked
+from idlepush.engine.observations import Audited, Feature, FeatureDistrusted, Looked
 from idlepush.imap.types import MailboxName, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Mirror
 from idlepush.sync.checkpoint import Checkpoint
 from idlepush.sync.events import EventType
 from tests.engine.rig import Rig, mail
-from tests.peers.fake import FakeImap
+from tests.peers.fake import CAPABILITIES, CONDSTORE, QRESYNC, Command, FakeImap
 from tests.peers.virtual import virtual_time
 from tests.store import making
 
@@ -248,3 +248,52 @@ async def test_what_is_damaged_is_fetched_anew_and_keeps_its_id() -> None:
         await anyio.sleep(HOUR)
         assert len(rig.observed(Audited)) == 1
     assert fake.changes_by_clients == []
+
+
+@pytest.mark.parametrize("capabilities", [QRESYNC, CONDSTORE], ids=["qresync", "condstore"])
+@virtual_time
+async def test_flags_that_mod_sequences_never_told_of_are_found_and_the_server_is_no_longer_believed(
+    capabilities: str,
+) -> None:
+    fake = FakeImap(capabilities=capabilities)
+    await mirrored(fake)
+    rig = Rig(fake, audit_interval="6h")
+    async with rig.running():
+        await rig.becomes_equal()
+        fake.end_all()
+        fake.mailbox().message(5).flags = frozenset({"\\Flagged"})
+        await anyio.sleep(HOUR / 2)
+        assert await rig.in_mirror() != rig.on_server(), "a look noticed it, and the audit has nothing to show"
+        await rig.becomes_equal(within=7 * HOUR)
+        assert [seen.flags for seen in rig.observed(Audited) if seen.flags] == [1]
+        assert sum(seen.flags for seen in rig.observed(Looked)) == 0
+        await anyio.sleep(HOUR)
+        assert [seen.feature for seen in rig.observed(FeatureDistrusted)] == [Feature.CONDSTORE]
+        await rig.replays_exactly()
+
+
+@pytest.mark.parametrize("capabilities", [QRESYNC, CONDSTORE, CAPABILITIES], ids=["qresync", "condstore", "uid"])
+@virtual_time
+async def test_changes_that_are_told_while_an_audit_is_at_work_do_not_count_as_missed(capabilities: str) -> None:
+    fake = FakeImap(capabilities=capabilities)
+    await mirrored(fake, 30)
+    rig = Rig(fake, audit_interval="6h")
+    async with rig.running():
+        await rig.becomes_equal()
+        audited = 0
+
+        def on_command(_session: object, command: Command) -> None:
+            nonlocal audited
+            if command.name in {"UID SEARCH", "UID FETCH"} and audited < 3:
+                audited += 1
+                fake.deliver(mail(1000 + audited))
+                fake.expunge(fake.mailbox().messages[0].uid)
+                fake.set_flags(fake.mailbox().messages[3].uid, ["\\Flagged"])
+
+        fake.on_command = on_command
+        await anyio.sleep(13 * HOUR)
+        fake.on_command = None
+        assert audited == 3
+        await rig.becomes_equal(within=1000)
+        assert [seen for seen in rig.observed(Audited) if seen.missing or seen.extra] == []
+        await rig.replays_exactly()
