@@ -80,6 +80,7 @@ def _stored_line(name: str, row: AccountRow | None, mailboxes: Sequence[MailboxR
         "messages": sum(one.messages for one in mailboxes),
         "watch": kept.get("watch"),
         "backfill_remaining": kept.get("backfill_remaining", 0),
+        "backfill_eta_seconds": None,
         "last_push": kept.get("last_push"),
         "last_poll": kept.get("last_poll"),
         "last_commit": kept.get("last_commit"),

@@ -7,6 +7,8 @@ until the message that is to blame stands alone; that one is set aside and tried
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+import anyio
+
 from idlepush.engine.look import TRIES, WINDOW, Look
 from idlepush.engine.observations import Backfilling, Phase
 from idlepush.engine.recognize import recognize
@@ -22,6 +24,8 @@ from idlepush.sync.events import FoundBy
 
 WINDOW_OCTETS: Final = 4 * 1024 * 1024
 """Octets of bodies asked for at once: what a lost connection may cost, and how long a push may wait."""
+PACE_IS_OLD: Final = 600.0
+"""Seconds without a window after which the time a backlog takes is estimated anew."""
 COMMIT_OCTETS: Final = 256 * 1024
 """Octets of bodies in one commit."""
 
@@ -171,12 +175,20 @@ def _tell_progress(look: Look, mirror: Mirror, existing: UidSet) -> None:
     # Older holes are not surveyed yet; the rows there can be no more than the server counts and we have not.
     others = 0 if len(mirror.checkpoint.holes) == 1 else max(0, look.view.exists - mirror.alive - len(existing))
     look.done.remaining = len(existing) + others
+    now = anyio.current_time()
+    pace = look.memory.pace
+    if pace is None or pace[1] < len(existing) or now - pace[2] > PACE_IS_OLD:
+        pace = (now, len(existing), now)
+    began, left, _ = pace
+    look.memory.pace = (began, left, now) if existing else None
+    fetched = left - len(existing)
     look.observe(
         Backfilling(
             account=look.mailbox.account,
             mailbox=look.mailbox.name.text,
             remaining=len(existing),
             total=max(look.memory.backlog, len(existing)),
+            eta=(now - began) / fetched * len(existing) if fetched and existing else None,
         )
     )
 

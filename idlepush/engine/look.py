@@ -60,6 +60,8 @@ class Memory:
     surveyed: UidSet = UidSet()
     backlog: int = 0
     """How many messages the survey found."""
+    pace: tuple[float, int, float] | None = None
+    """When the backlog was told of first, how much of it was left then, and when it was told of last."""
     sizes: dict[Uid, int] = field(default_factory=dict)
     doubts: dict[Uid, tuple[int, int]] = field(default_factory=dict)
     failures: dict[Uid, int] = field(default_factory=dict)

@@ -187,13 +187,17 @@ class Mirrored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backfilling:
-    """A backlog is being worked off; `total` messages were in it when it was surveyed, `remaining` still are."""
+    """A backlog is being worked off; `total` messages were in it when it was surveyed, `remaining` still are.
+
+    At the pace so far it is in after `eta` seconds.
+    """
 
     event: ClassVar[str] = "mailbox.backfilling"
     account: str
     mailbox: str
     remaining: int
     total: int
+    eta: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ class Account(_Record):
     messages: int
     watch: Literal["notify", "idle", "poll"] | None
     backfill_remaining: int
+    backfill_eta_seconds: int | None
     last_push: datetime | None
     last_poll: datetime | None
     last_commit: datetime | None

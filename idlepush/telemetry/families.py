@@ -145,6 +145,9 @@ class Families:
         self.backlog = Gauge(
             PREFIX + "backfill_remaining_messages", "Messages known of and not mirrored yet.", together=sum
         )
+        self.eta = Gauge(
+            PREFIX + "backfill_eta_seconds", "Until what is not mirrored yet will be, at the pace so far.", together=max
+        )
         self.last_commit = Gauge(
             PREFIX + "last_commit_timestamp_seconds", "When something of the account was committed last.", together=max
         )

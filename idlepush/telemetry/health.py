@@ -130,6 +130,8 @@ class AccountHealth:
     watch: str | None = None
     """How the last wait went about it: notify, idle or poll; None where nothing is watched."""
     backfill_remaining: int = 0
+    backfill_eta: float | None = None
+    """Seconds until the backlog is in, at the pace so far; None without a backlog, or before its pace is known."""
     last_push: datetime | None = None
     last_poll: datetime | None = None
     """The last look that was not for a push: at a poll, a renewal, a reconnect, or because an operator said so."""
@@ -157,6 +159,7 @@ class AccountHealth:
             "messages": self.messages,
             "watch": self.watch,
             "backfill_remaining": self.backfill_remaining,
+            "backfill_eta_seconds": None if self.backfill_eta is None else round(self.backfill_eta),
             "last_push": rfc3339(self.last_push),
             "last_poll": rfc3339(self.last_poll),
             "last_commit": rfc3339(self.last_commit),
@@ -232,6 +235,7 @@ class _Account:
     looked: set[str] = field(default_factory=set)
     watch: str | None = None
     remaining: dict[str, int] = field(default_factory=dict)
+    etas: dict[str, float] = field(default_factory=dict)
     looked_at: datetime | None = None
     last_push: datetime | None = None
     last_poll: datetime | None = None
@@ -341,7 +345,7 @@ class Health:
             facts = self._facts[account] = _Account(since=self._now())
         return facts
 
-    def _fold(self, facts: _Account, seen: Observation) -> bool:  # noqa: C901, PLR0912 - a case for each fact
+    def _fold(self, facts: _Account, seen: Observation) -> bool:  # noqa: C901, PLR0912, PLR0915 - a case for each fact
         """Remember what *seen* says; False where it says nothing of health."""
         match seen:
             case StateChanged():
@@ -367,6 +371,8 @@ class Health:
                 facts.last_audit = self._now()
             case Backfilling():
                 _keep(facts.remaining, seen.mailbox, seen.remaining)
+                if seen.eta is not None:
+                    facts.etas[seen.mailbox] = seen.eta
             case MailboxGone(mailbox=mailbox) | MailboxRenamed(before=mailbox):
                 facts.looked.discard(mailbox)
                 facts.remaining.pop(mailbox, None)
@@ -451,6 +457,7 @@ class Health:
             mailboxes=len(facts.looked) + len(facts.mailbox_troubles) if facts.looked_at else None,
             watch=facts.watch,
             backfill_remaining=sum(facts.remaining.values()),
+            backfill_eta=_together(facts),
             last_push=facts.last_push,
             last_poll=facts.last_poll,
             last_commit=facts.last_commit,
@@ -463,6 +470,12 @@ class Health:
         if before is not after:
             for listener in self._listeners:
                 listener(account, before, after, judged)
+
+
+def _together(facts: _Account) -> float | None:
+    """Return how long all backlogs take, one after the other, as far as their pace is known."""
+    etas = [facts.etas[mailbox] for mailbox in facts.remaining if mailbox in facts.etas]
+    return sum(etas) if etas else None
 
 
 def _keep(remaining: dict[str, int], mailbox: str, count: int) -> None:

@@ -296,6 +296,7 @@ class Metrics(Collector):
         yield families.state, [((one.account, state.value), one.state is state) for one in accounts for state in State]
         yield families.score, [_per_account(one, one.health_score) for one in accounts]
         yield families.backlog, [_per_account(one, one.backfill_remaining) for one in accounts]
+        yield families.eta, [_per_account(one, one.backfill_eta) for one in accounts if one.backfill_eta is not None]
         yield families.last_commit, _moments((one, one.last_commit) for one in accounts)
         yield families.last_audit, _moments((one, one.last_audit) for one in accounts)
         yield families.last_look, _moments((one, one.last_look) for one in accounts)

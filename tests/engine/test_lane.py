@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from idlepush.engine.lane import REFUSED_FOR, RESTS_FOR
-from idlepush.engine.observations import LaneClosed, LaneOpened, Mirrored
+from idlepush.engine.observations import Backfilling, LaneClosed, LaneOpened, Mirrored
 from idlepush.store.base import Committed
 from idlepush.store.memory import MemoryStore
 from idlepush.sync.changes import ChangeSet
@@ -52,6 +52,19 @@ async def test_a_push_during_a_long_backlog_is_fetched_at_once_on_the_idling_con
     assert fake.sessions_most == 2
     assert fake.sessions_ever == 2
     assert [seen.reason for seen in rig.observed(LaneClosed)] == [None]
+
+
+@virtual_time
+async def test_the_time_a_backlog_will_take_is_told_while_it_is_worked_off() -> None:
+    fake = filled(900, size=20_000)
+    rig = Rig(fake, store=SlowStore(clock=virtual_now))
+    async with rig.running():
+        await fake.until(lambda: fake.sessions_ever == 2 and len(fake.sessions) == 1, within=600)
+        told = [(seen.remaining, seen.eta) for seen in rig.observed(Backfilling) if seen.eta is not None]
+        assert told
+        took = anyio.current_time()
+        remaining, eta = told[0]
+        assert remaining and 0.2 * took < eta < 2 * took
 
 
 @virtual_time

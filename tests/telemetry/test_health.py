@@ -266,6 +266,14 @@ def test_the_backlog_is_the_sum_of_the_mailboxes(watched: Watched) -> None:
     assert watched.sees(NO_SUCH).backfill_remaining == 0
 
 
+def test_the_time_a_backlog_takes_is_told_once_its_pace_is_known_and_no_more_when_it_is_in(watched: Watched) -> None:
+    assert watched.sees(Backfilling(account="alice", mailbox="INBOX", remaining=70, total=100)).backfill_eta is None
+    seen = watched.sees(Backfilling(account="alice", mailbox="INBOX", remaining=50, total=100, eta=25.4))
+    assert seen.backfill_eta == 25.4
+    assert seen.record(running=True)["backfill_eta_seconds"] == 25
+    assert watched.sees(looked()).backfill_eta is None
+
+
 def test_a_throttled_account_says_until_when(watched: Watched) -> None:
     assert watched.sees(*THROTTLED).throttled_until == EPOCH + timedelta(seconds=90)
     assert watched.sees(WATCHING).throttled_until is None
@@ -308,6 +316,7 @@ def test_the_record_has_exactly_the_keys_of_status(watched: Watched) -> None:
         "messages": None,
         "watch": None,
         "backfill_remaining": 0,
+        "backfill_eta_seconds": None,
         "last_push": None,
         "last_poll": None,
         "last_commit": None,
