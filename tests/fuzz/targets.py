@@ -406,7 +406,13 @@ TARGETS: Final[Mapping[str, Target]] = {
             "content", content, _SMALL_MAILS, (*_MAIL_WORDS, b"--x\r\n", b"--x--\r\n", b"; boundary=x", b"<b>", b"=?")
         ),
         Target("search", search, ('from:Jörg -"a b" 東京\nJörg 東京都'.encode(), b"before:2026-01-31 has:attachment")),
-        Target("mutf7", mutf7, _SPELLED, (b"&", b"-", b"&-", b",", b"&AAA", b"&2D0-", b"&3gA-", b"INBOX")),
+        Target(
+            "mutf7",
+            mutf7,
+            _SPELLED,
+            (b"&", b"-", b"&-", b",", b"&AAA", b"&2D0-", b"&3gA-", b"INBOX"),
+            longest=64 * 1024,
+        ),
         Target("uidset", uidset, _SETS, (b":", b",", b"\n", b"*", b"1:4294967295", b"4294967296")),
         Target("patterns", patterns, _NAMES, (b"*", b"%", b"!", b"\\Sent", b"/", b".", b"\n", b"\n\n", b"&AOQ-")),
         Target("quantities", quantities, _QUANTITIES, (b"s", b"m", b"h", b"d", b"w", b"KiB", b"MB", b"T", b".", b"-")),
@@ -414,7 +420,13 @@ TARGETS: Final[Mapping[str, Target]] = {
             "folders", folders, _FOLDERS, (b"/", b".", b"..", b"\\", b"\\2e", b"\\-", b"~", b"&-", b"\n", b"x" * 230)
         ),
         Target("files", files, _FILES, (b".idlepush", b":2,", b",W=", b",S=9", b"DFPRST", b"a", b"\\Seen", b" ")),
-        Target("line ends", line_ends, (*_SMALL_MAILS, b"a\r\nb\r\n"), (b"\r\n", b"\r", b"\n", b"\r\r\n")),
+        Target(
+            "line ends",
+            line_ends,
+            (*_SMALL_MAILS, b"a\r\nb\r\n"),
+            (b"\r\n", b"\r", b"\n", b"\r\r\n"),
+            longest=64 * 1024,
+        ),
         Target("flags", flags, _FLAG_LISTS, (b"\\Seen", b" ", b"\\", b"$", b"\xc4\xb0", b"\xc3\x9f")),
     )
 }
