@@ -27,7 +27,7 @@ from idlepush.engine.observations import MailboxesDoubted, MailboxGone, MailboxR
 from idlepush.engine.renaming import is_proven
 from idlepush.engine.session import Session
 from idlepush.engine.settings import AccountSettings
-from idlepush.errors import FailureClass, MailboxUnavailable, Refused
+from idlepush.errors import FailureClass, MailboxUnavailable, Refused, RemoteProtocolError
 from idlepush.imap.types import MailboxName
 from idlepush.store.base import Mirror, Store
 from idlepush.sync.mailboxes import INBOX, UNSELECTABLE, is_plain
@@ -211,6 +211,7 @@ class Following:
         for before, after in in_order(found, {*known, *reading.there}):
             await self._store.mailbox_renamed(self._account, before, after)
             self._memories[after] = self._memories.pop(before, Memory())
+            self._memories[after].mirror = None  # what was leaving it is found gone again
             self._object_ids[after] = self._object_ids.pop(before, None)
             self._parked.pop(before, None)
             self._observe(MailboxRenamed(account=self._account, mailbox=after.text, before=before.text))
@@ -246,14 +247,22 @@ class Following:
         self._observe(MailboxGone(account=self._account, mailbox=name.text, state=state))
 
     def _take_in(self, reading: Reading, known: Mapping[MailboxName, Known]) -> None:
-        """Settle which mailboxes are looked at from here on."""
+        """Settle which mailboxes are looked at from here on.
+
+        Raises:
+            RemoteProtocolError: the list leaves out what it named before, and what is there: the new ones it may leave
+                out as well. Another session may be told better (Dovecot 2.3, seen); the same again is believed.
+        """
         hidden = [name for name in known if name not in reading.there and name in self._statuses]
         self.names = (*reading.chosen, *(name for name in hidden if name not in reading.chosen))
         if not self.names:
             raise MailboxUnavailable("no mailbox of this account matches its `mailboxes`")
         if self._there is not None:
             self._born |= {name for name in self.names if name not in self._there and name not in known}
+        dropped = sorted(name.text for name in hidden if self._there is not None and name in self._there)
         self._there = reading.there
+        if dropped:
+            raise RemoteProtocolError(f"the list of mailboxes leaves out {', '.join(dropped[:3])}, though it is there")
 
     # What comes of looking
 

@@ -293,6 +293,28 @@ async def test_a_mailbox_that_is_hidden_from_the_list_is_still_there() -> None:
 
 
 @virtual_time
+async def test_a_list_that_drops_what_is_there_is_asked_for_in_another_session() -> None:
+    fake = FakeImap()
+    filled(fake, "INBOX", "A")
+    rig = everything(fake)
+    async with rig.running():
+        await rig.becomes_equal("INBOX", "A")
+
+        def hide(session: Any, tag: str) -> bool:
+            if session.number > 1:
+                return True
+            session.say('* LIST () "/" INBOX')
+            session.complete(tag, "OK all")
+            return False
+
+        fake.at("LIST", hide, times=None)
+        filled(fake, "B")
+        await rig.becomes_equal("INBOX", "A", "B", within=120)
+        assert fake.sessions_ever == 2
+    assert {event[0] for event in await told(rig)} == {"mailbox.new"}
+
+
+@virtual_time
 async def test_a_mailbox_that_is_refused_three_times_is_left_alone_and_asked_for_again_when_something_changes() -> None:
     fake = FakeImap()
     filled(fake, "INBOX", "A")

@@ -1,5 +1,6 @@
 """A message that goes from one mailbox to another is one `message.moved`, whichever of both is seen first."""
 
+from collections.abc import Callable
 from typing import Any
 
 import anyio
@@ -8,7 +9,7 @@ import pytest
 from idlepush.imap.types import MailboxName
 from idlepush.sync.events import Event, EventType
 from tests.engine.rig import Rig, mail
-from tests.peers.fake import CAPABILITIES, CONDSTORE, QRESYNC, FakeImap
+from tests.peers.fake import CAPABILITIES, CONDSTORE, QRESYNC, Command, FakeImap
 from tests.peers.virtual import virtual_time
 
 NEW, MOVED, EXPUNGED = EventType.MESSAGE_NEW, EventType.MESSAGE_MOVED, EventType.MESSAGE_EXPUNGED
@@ -141,3 +142,40 @@ async def test_what_is_expunged_and_turns_up_nowhere_is_expunged_at_once() -> No
         fake.expunge(3)
         await rig.becomes_equal(*BOTH, within=1)
         assert [event.type for event in await told_since(rig, position)] == [EXPUNGED]
+
+
+def at_an_examine(fake: FakeImap, mailbox: str, act: Callable[[], object]) -> None:
+    """Do something once, when *mailbox* is about to be examined."""
+    pending = [act]
+
+    def on_command(_session: object, command: Command) -> None:
+        if command.name == "EXAMINE" and f'"{mailbox}"' in command.arguments and pending:
+            pending.pop()()
+
+    fake.on_command = on_command
+
+
+@MODES
+@virtual_time
+async def test_what_leaves_the_idling_mailbox_while_another_is_looked_at_is_expunged(capabilities: str) -> None:
+    fake = filled(capabilities=capabilities)
+    rig = Rig(fake, mailboxes=[*BOTH], poll_interval="1m")
+    async with rig.running():
+        await both_mirrored(fake, rig)
+        at_an_examine(fake, "Archive", lambda: fake.expunge(3))
+        fake.deliver(mail(7), mailbox="Archive")
+        await rig.becomes_equal(*BOTH, within=120)
+        await rig.replays_exactly(*BOTH)
+
+
+@MODES
+@virtual_time
+async def test_what_was_leaving_when_the_session_ended_is_expunged_by_the_next(capabilities: str) -> None:
+    fake = filled(capabilities=capabilities)
+    rig = Rig(fake, mailboxes=[*BOTH], poll_interval="1m")
+    async with rig.running():
+        await both_mirrored(fake, rig)
+        at_an_examine(fake, "INBOX", lambda: fake.end_all("reset"))
+        fake.expunge(2, "Archive")
+        await rig.becomes_equal(*BOTH, within=180)
+        await rig.replays_exactly(*BOTH)
