@@ -42,12 +42,8 @@ class Client:
         seed: str,
         delimiter: str,
         bump: Callable[[str, str, int], object] | None = None,
-        only: Sequence[str] = (),
     ) -> None:
-        """Take a server, and the way to give a mailbox another UIDVALIDITY where there is one.
-
-        With *only* there are these mailboxes beside INBOX, and no others are made.
-        """
+        """Take a server, and the way to give a mailbox another UIDVALIDITY where there is one."""
         self.account = account
         self.diary: list[str] = []
         self.moves = 0
@@ -55,7 +51,6 @@ class Client:
         self._dice = random.Random(seed)
         self._delimiter = delimiter
         self._bump = bump
-        self._only = only
         self._client: imaplib.IMAP4 | None = None
         self._mails = 0
         self._acts: dict[Callable[[], str], float] = {
@@ -66,21 +61,18 @@ class Client:
             self._move: 4,
             self._copy: 2,
             self._flood: 0.3,
+            self._create: 2.5,
+            self._rename: 2,
+            self._delete: 1.2,
             self._remake: 0.8,
+            self._swap: 0.4,
+            self._rename_inbox: 0.4,
             self._renumber: 0.6,
         }
-        if not only:
-            self._acts |= {
-                self._create: 2.5,
-                self._rename: 2,
-                self._delete: 1.2,
-                self._swap: 0.4,
-                self._rename_inbox: 0.4,
-            }
 
     def furnish(self) -> None:
         """Make what is there before anybody looks: a few mailboxes and messages."""
-        for name in self._only or self._dice.sample(WORDS, 2):
+        for name in self._dice.sample(WORDS, 2):
             self.diary.append(f"at first: create {name}: {self._done(self.client.create(wire(name)))}")
         for _ in range(self._dice.randrange(2, 8)):
             self.diary.append(f"at first: {self._append()}")

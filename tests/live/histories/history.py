@@ -34,8 +34,8 @@ ACTS: Final = 9
 """Of each account between two quiet moments."""
 PATIENCE: Final = 60.0
 """Seconds within which the mirror becomes equal; the aim is two polls."""
-ONLY: Final = ("Work", "Archive")
-"""The mailboxes beside INBOX."""
+LOOK_AGAIN: Final = 10.0
+"""Seconds after which the server is looked at once more: it may not have been quiet itself."""
 SHOWN: Final = 4
 """Failed accounts of which everything is told."""
 
@@ -97,7 +97,7 @@ listen = ""
 logins_per_second = 0
 [defaults]
 {running.settings}
-mailboxes = {json.dumps(["INBOX", *ONLY])}
+mailboxes = ["*"]
 poll_interval = "2s"
 flags_interval = "2s"
 idle_renew = "4s"
@@ -120,6 +120,7 @@ class Outcome:
 class _History:
     client: Client
     server: Picture = field(default_factory=dict)
+    refused: frozenset[str] = frozenset()
 
 
 def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts: int = ACTS) -> Outcome:
@@ -140,7 +141,6 @@ def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts:
                     seed=f"{running.delimiter}-{seed}",
                     delimiter=running.delimiter,
                     bump=running.bump,
-                    only=ONLY,
                 )
             )
             for seed in seeds
@@ -150,7 +150,7 @@ def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts:
             stack.callback(history.client.leave)
         list(pool.map(lambda history: history.client.furnish(), histories.values()))
         mirror = stack.enter_context(service(folder, configuration(running, users)))
-        watched = Watched(mode, mirror, histories)
+        watched = Watched(mode, mirror, histories, running.server)
         outcome = Outcome(len(seeds))
         for number in range(rounds):
             for turn in range(acts):
@@ -160,7 +160,7 @@ def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts:
             list(pool.map(lambda history: _look(running.server, history), histories.values()))
             outcome.settled.append(watched.becomes_equal())
         watched.stays_equal()
-        assert mirror.idlepush("verify", "--deep", check=False).returncode == 0, "verify --deep finds a difference"
+        _verify(mirror, histories)
         assert mirror.end() == 0
         assert "Traceback" not in mirror.log_text
         outcome.events = watched.replay.position
@@ -169,12 +169,21 @@ def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts:
         return outcome
 
 
+def _verify(mirror: Service, histories: Mapping[str, _History]) -> None:
+    """The command compares every byte; it complains of nothing but what the server lists and refuses."""
+    done = mirror.idlepush("verify", "--deep", "--json", check=False)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    bad = [one for one in found if any(one[what] for what in ("missing", "extra", "flags", "sizes", "bodies"))]
+    assert found and not bad, f"verify --deep finds {bad}"
+    assert done.returncode == 0 or any(history.refused for history in histories.values()), done.stderr.decode()
+
+
 def _look(server: Server, history: _History) -> None:
     # Dovecot 2.3 lets a session wait for half a minute, or end, when UIDVALIDITY was changed beneath it (seen).
     for _ in range(3):
         reader = server.imap(history.client.account)
         try:
-            history.server = on_server(reader)
+            history.server, history.refused = on_server(reader)
         except (imaplib.IMAP4.abort, OSError):
             continue
         else:
@@ -187,11 +196,12 @@ def _look(server: Server, history: _History) -> None:
 class Watched:
     """The mirror of all accounts, and the fold of its log."""
 
-    def __init__(self, mode: str, mirror: Service, histories: Mapping[str, _History]) -> None:
+    def __init__(self, mode: str, mirror: Service, histories: Mapping[str, _History], server: Server) -> None:
         self.replay = Replay()
         self._mode = mode
         self._mirror = mirror
         self._histories = histories
+        self._server = server
 
     @property
     def _store(self) -> Path:
@@ -199,14 +209,20 @@ class Watched:
 
     def becomes_equal(self) -> float:
         """Wait until every mirror equals its server and the log gives it; return the seconds it took."""
-        begun = time.monotonic()
+        begun = looked = time.monotonic()
         pause = threading.Event()
         while True:
             found = self._different()
+            now = time.monotonic()
             if not found:
-                return time.monotonic() - begun
-            if time.monotonic() > begun + PATIENCE:
+                return now - begun
+            if now > begun + PATIENCE:
                 raise AssertionError(self._report(found))
+            if now > looked + LOOK_AGAIN:
+                # Dovecot 2.3 may put back a message that was expunged while its UIDVALIDITY changed (seen).
+                for name in found:
+                    _look(self._server, self._histories[name])
+                looked = time.monotonic()
             pause.wait(0.25)
 
     def stays_equal(self) -> None:
@@ -231,7 +247,7 @@ class Watched:
         found = {}
         for name, history in self._histories.items():
             here = mirrored.get(name, Mirrored())
-            lines = differences(here.picture, history.server)
+            lines = differences(here.picture, history.server, history.refused)
             lines += _untold(here, self.replay.accounts.get(name, Told()))
             if lines:
                 found[name] = lines

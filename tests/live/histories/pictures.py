@@ -3,7 +3,7 @@
 import hashlib
 import imaplib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -65,17 +65,22 @@ def names_on(client: imaplib.IMAP4) -> list[str]:
     return sorted(found)
 
 
-def on_server(reader: imaplib.IMAP4) -> Picture:
-    """Look at every mailbox; one that is listed but cannot be selected is not there."""
-    shelves = {}
+def on_server(reader: imaplib.IMAP4) -> tuple[Picture, frozenset[str]]:
+    """Look at every mailbox; return also the names of those that are listed, but cannot be selected.
+
+    Dovecot 2.3 lists a mailbox that was deleted above its children as if it were there.
+    """
+    shelves, refused = {}, set()
     for name in names_on(reader):
         if reader.select(wire(name), readonly=True)[0] == "OK":
             (uidvalidity,) = reader.response("UIDVALIDITY")[1]
             assert uidvalidity is not None
             shelves[name] = Shelf(int(uidvalidity), dict(_messages(reader)))
+        else:
+            refused.add(name)
     # What stays selected could not be deleted in peace.
     reader.select("INBOX", readonly=True)
-    return shelves
+    return shelves, frozenset(refused)
 
 
 def _messages(reader: imaplib.IMAP4) -> Iterator[tuple[int, Shown]]:
@@ -108,7 +113,7 @@ async def in_mirror(path: Path) -> dict[str, Mirrored]:
     async with open_reader(path) as reader:
         for mailbox in await reader.mailboxes():
             account = found.setdefault(mailbox.account, Mirrored())
-            if mailbox.state == "ok":
+            if mailbox.uidvalidity is not None:
                 shelf = messages.setdefault((mailbox.account, mailbox.name), {})
                 account.picture[mailbox.name] = Shelf(mailbox.uidvalidity, shelf)
         async for row in reader.messages():
@@ -139,10 +144,13 @@ async def log_of(path: Path, after: int) -> list[Event]:
     return found
 
 
-def differences(mirror: Picture, server: Picture) -> list[str]:
-    """Say in which mailboxes and UIDs two pictures differ, a line for each; none where they are equal."""
+def differences(mirror: Picture, server: Picture, refused: Collection[str] = ()) -> list[str]:
+    """Say in which mailboxes and UIDs two pictures differ, a line for each; none where they are equal.
+
+    Of what is listed but *refused*, nobody can say whether it is gone: the mirror may keep it.
+    """
     lines = []
-    for name in sorted(mirror.keys() | server.keys()):
+    for name in sorted((mirror.keys() - set(refused)) | server.keys()):
         here, there = mirror.get(name), server.get(name)
         if here is None or there is None:
             lines.append(f"{name}: only {'on the server' if here is None else 'in the mirror'}")
