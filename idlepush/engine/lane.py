@@ -29,6 +29,7 @@ from typing import Final
 
 import anyio
 
+from idlepush.engine.budget import Budget
 from idlepush.engine.latches import Latches
 from idlepush.engine.look import Done, Duty, Look, Mailbox, Memory
 from idlepush.engine.observations import BugFound, LaneClosed, LaneOpened, LaneWorked, Observe, trace_of
@@ -66,6 +67,7 @@ class Lane:
         self,
         settings: AccountSettings,
         *,
+        budget: Budget,
         store: Store,
         latches: Latches,
         open_session: Callable[[], Awaitable[Session]],
@@ -83,6 +85,7 @@ class Lane:
             headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
         )
         self._latches = latches
+        self._budget = budget
         self._open_session = open_session
         self._memory_beside = memory
         self._ended = ended
@@ -217,6 +220,8 @@ class Lane:
             observe=self._observe,
             latches=self._latches,
             duty=Duty.BACKLOG,
+            budget=self._budget,
+            counted=octets,
             beside=self._memory_beside(name),
         )
         done = await synchronize(look, fresh=False, patience=TURN)
@@ -233,6 +238,7 @@ class Lane:
                 octets=session.octets_received - octets,
             )
         )
+        await self._budget.save()
         await self._judge(name, done, commits=look.commits)
 
     async def _judge(self, name: MailboxName, done: Done, *, commits: int) -> None:
@@ -243,7 +249,9 @@ class Lane:
         if name in self._held:
             self._held[name] = done.remaining
         mirror = await self._store.mirror(self._account, name)
-        if mirror is None or not (mirror.checkpoint.holes or mirror.parts):
+        if done.waits:
+            self._release(name)
+        elif mirror is None or not (mirror.checkpoint.holes or mirror.parts):
             self._memories.pop(name, None)
             self._release(name)
         elif done.finished and not commits:

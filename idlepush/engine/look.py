@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import anyio
 
+from idlepush.engine.budget import Budget
 from idlepush.engine.latches import Latches
 from idlepush.engine.moves import Moves
 from idlepush.engine.observations import Feature, Mirrored, Observe, Phase, Quarantined, Timed
@@ -102,6 +103,8 @@ class Done:
     """What a look did."""
 
     finished: bool = True
+    waits: bool = False
+    """What is left waits for the next day."""
     new: int = 0
     moved: int = 0
     flags: int = 0
@@ -150,6 +153,9 @@ class Look:
     """The memory's `closings` from before EXAMINE."""
     read_at: int = 0
     """The memory's `closings` from before the mirror was read."""
+    budget: Budget | None = None
+    counted: int = 0
+    """Octets the session had received when they were counted last."""
     is_compared: bool = False
     """What EXAMINE's mod-sequence promised was compared, though the mirror's could not be raised to it."""
     commits: int = 0
@@ -174,6 +180,16 @@ class Look:
         """Do without *feature*, now and for a day."""
         self.latches.distrust(feature, f"{self.mailbox.name}: {reason}")
         self.session.forgo(feature)
+
+    @property
+    def saves_octets(self) -> bool:
+        """What is not new waits for another day, for nothing of the budget is left."""
+        if self.budget is None:
+            return False
+        received = self.session.octets_received
+        self.budget.spend(received - self.counted)
+        self.counted = received
+        return self.budget.is_spent
 
     async def reload(self) -> Mirror | None:
         self.read_at = self.memory.closings

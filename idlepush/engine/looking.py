@@ -7,6 +7,7 @@ from typing import Final
 import anyio
 
 from idlepush.engine.audit import is_due
+from idlepush.engine.budget import Budget
 from idlepush.engine.following import Following
 from idlepush.engine.lane import Lane
 from idlepush.engine.latches import Latches
@@ -49,6 +50,7 @@ class Looking:
         now: Callable[[], datetime],
         latches: Latches,
         lane: Lane,
+        budget: Budget,
     ) -> None:
         self._settings = settings
         self._following = following
@@ -57,6 +59,7 @@ class Looking:
         self._now = now
         self._latches = latches
         self._lane = lane
+        self._budget = budget
         self._repairs: dict[MailboxName, UidSet] = {}
         self._rules = BodyRules(
             headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
@@ -84,6 +87,7 @@ class Looking:
             MailboxUnavailable: it cannot be looked at.
             Trouble: the connection is gone.
         """
+        await self._budget.load()
         settings, begun, octets = self._settings, anyio.current_time(), session.octets_received
         memory = self._following.memory(name)
         closings = memory.closings
@@ -106,6 +110,8 @@ class Looking:
             moves=moves,
             duty=Duty.NEWS if self._lane.holds(name) else Duty.ALL,
             closings=closings,
+            budget=self._budget,
+            counted=octets,
         )
         flags_due = _is_over(memory.flags_at, settings.flags_interval) or source is WakeSource.RECONNECT
         newest_due = source is WakeSource.NOTIFY or (
@@ -125,6 +131,7 @@ class Looking:
         done.remaining = max(done.remaining, self._lane.remaining(name))
         if damaged is not None:
             self._settle_repair(name, done)
+        await self._budget.save()
         committed = done.first_commit_at
         self._observe(
             Looked(

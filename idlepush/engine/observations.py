@@ -229,6 +229,15 @@ class LaneClosed:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetSpent:
+    """The account has received what it may in a day: older messages wait for the next."""
+
+    event: ClassVar[str] = "budget.spent"
+    account: str
+    octets: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Audited:
     """Everything of a mailbox was compared; what differed had been missed by push and poll, and is repaired."""
 
@@ -408,6 +417,7 @@ Observation = (
     | LaneOpened
     | LaneWorked
     | LaneClosed
+    | BudgetSpent
     | Audited
     | MailboxReset
     | MailboxGone

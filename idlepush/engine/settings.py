@@ -217,6 +217,11 @@ class AccountSettings(Settings):
     command_timeout: Duration = Field(
         default=60.0, description="How long a command may go without a byte.", examples=["60s"]
     )
+    daily_bytes: Size = Field(
+        default=0,
+        description="After so much received in a day (UTC) older mail waits for the next, new mail never; 0: no bound.",
+        examples=["2500MB"],
+    )
     compress: bool | None = Field(
         default=None,
         description="COMPRESS=DEFLATE where the server offers it; unless said otherwise, on but for loopback.",

@@ -110,7 +110,8 @@ async def synchronize(
         seen = replace(seen, heard=_believed(look, seen.heard))
         step = plan(_standing(look, mirror), seen)
         if step is None:
-            look.done.finished = look.duty is not Duty.NEWS or not _has_backlog(mirror)
+            look.done.waits = seen.saves_octets and _has_backlog(mirror)
+            look.done.finished = not look.done.waits and (look.duty is not Duty.NEWS or not _has_backlog(mirror))
             break
         if isinstance(step, BULK) and ends is not None and anyio.current_time() >= ends:
             look.done.finished = False
@@ -190,6 +191,7 @@ def _refreshed(look: Look, seen: Seen, mirror: Mirror | None) -> Seen:
             modseq=stored,
             heard=heard,
             counted=counted,
+            saves_octets=look.saves_octets,
             now=look.now(),
         )
     return replace(
@@ -202,6 +204,7 @@ def _refreshed(look: Look, seen: Seen, mirror: Mirror | None) -> Seen:
         modseq=stored if look.is_compared and view.highestmodseq is not None else view.highestmodseq,
         heard=merged(seen.heard, view.take()),
         counted=look.memory.counted,
+        saves_octets=look.saves_octets,
         now=look.now(),
     )
 

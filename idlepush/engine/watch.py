@@ -23,6 +23,7 @@ from typing import Final
 
 import anyio
 
+from idlepush.engine.budget import Budget
 from idlepush.engine.connection import IdleEnd
 from idlepush.engine.dial import Dial, dial_tcp
 from idlepush.engine.following import Following
@@ -118,8 +119,10 @@ class Watch:
         self._idling = Idling(settings, around.observe)
         self._rounds = _Rounds()
         self._moves = Moves()
+        budget = Budget(settings.name, settings.daily_bytes, store=around.store, now=around.now, observe=around.observe)
         self.lane = Lane(
             settings,
+            budget=budget,
             store=around.store,
             latches=self._latches,
             open_session=lambda: self._log_in(self._lane_logins),
@@ -136,6 +139,7 @@ class Watch:
             now=around.now,
             latches=self._latches,
             lane=self.lane,
+            budget=budget,
         )
 
     def repair(self, mailbox: MailboxName, damaged: UidSet) -> None:
@@ -382,7 +386,7 @@ class Watch:
                 raise
             return
         await self._following.looked_at(name)
-        is_left = not done.finished and not self.lane.take(name, done.remaining)
+        is_left = not (done.finished or done.waits) and not self.lane.take(name, done.remaining)
         (rounds.backlog.add if is_left else rounds.backlog.discard)(name)
         if is_first and is_fresh:
             rounds.examined_at = now

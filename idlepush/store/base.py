@@ -11,7 +11,7 @@ Every implementation passes `tests/store/conformance.py`. What all of them promi
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime
 from typing import Protocol
 
 from idlepush.imap.types import Flags, MailboxName, Uid
@@ -243,6 +243,10 @@ class Reader(Protocol):
         """Return the position up to which *sink* has *account*'s events, None where it never had any."""
         ...
 
+    async def traffic(self, account: str) -> tuple[date, int] | None:
+        """Return what `count_traffic` wrote last."""
+        ...
+
     async def accounts(self) -> Sequence[AccountRow]:
         """Return every account ever stored, by name."""
         ...
@@ -312,6 +316,10 @@ class Store(Reader, Protocol):
 
     async def move_cursor(self, position: int, sink: str, account: str) -> None:
         """Write down that *sink* has all of *account*'s events up to *position*; `purge` forgets it."""
+        ...
+
+    async def count_traffic(self, account: str, day: date, octets: int) -> None:
+        """Write down how much *account* has received on *day*; `purge` forgets it."""
         ...
 
     async def set_account(self, row: AccountRow) -> None:

@@ -1,7 +1,7 @@
 """`MemoryStore`: the store without a disk, for tests and virtual time. It has no thread and never waits."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 import anyio
@@ -83,6 +83,11 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         self._tables.cursors[sink, account] = position
 
+    async def count_traffic(self, account: str, day: date, octets: int) -> None:
+        """See `Store.count_traffic`."""
+        await anyio.lowlevel.checkpoint()
+        self._tables.traffic[account] = day, octets
+
     async def set_account(self, row: AccountRow) -> None:
         """See `Store.set_account`."""
         await anyio.lowlevel.checkpoint()
@@ -126,6 +131,7 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         self._tables.accounts.pop(account, None)
         self._tables.alerts.pop(account, None)
+        self._tables.traffic.pop(account, None)
         for cursor in [cursor for cursor in self._tables.cursors if cursor[1] == account]:
             del self._tables.cursors[cursor]
         for key in [key for key in self._tables.mailboxes if key[0] == account]:
@@ -214,6 +220,11 @@ class MemoryStore:
         await anyio.lowlevel.checkpoint()
         while len(self._tables.events) <= position:
             await self._moved_on.wait()
+
+    async def traffic(self, account: str) -> tuple[date, int] | None:
+        """See `Reader.traffic`."""
+        await anyio.lowlevel.checkpoint()
+        return self._tables.traffic.get(account)
 
     async def cursor(self, sink: str, account: str) -> int | None:
         """See `Reader.cursor`."""

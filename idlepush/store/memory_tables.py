@@ -6,7 +6,7 @@ What the SQL of the other stores does is held against this (`tests/store/test_sa
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from functools import lru_cache
 
 from idlepush.imap.types import Flags, MailboxName, Uid, same_flags
@@ -181,6 +181,7 @@ class Tables:
 
     accounts: dict[str, AccountRow] = field(default_factory=dict)
     alerts: dict[str, AlertRow] = field(default_factory=dict)
+    traffic: dict[str, tuple[date, int]] = field(default_factory=dict)
     cursors: dict[tuple[str, str], int] = field(default_factory=dict)
     mailboxes: dict[tuple[str, MailboxName], Mailbox] = field(default_factory=dict)
     generations: dict[int, Generation] = field(default_factory=dict)

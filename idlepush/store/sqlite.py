@@ -10,7 +10,7 @@ transaction where several of them do (the WAL-reset bug), and a plain reader tha
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Final
 
@@ -81,6 +81,10 @@ class SqliteStore(SqliteReader):
         await self._writer.write(
             lambda transaction: sqlite_mailboxes.note(transaction, account, mailbox, state, object_id)
         )
+
+    async def count_traffic(self, account: str, day: date, octets: int) -> None:
+        """See `Store.count_traffic`."""
+        await self._writer.write(lambda transaction: sqlite_upkeep.count_traffic(transaction, account, day, octets))
 
     async def move_cursor(self, position: int, sink: str, account: str) -> None:
         """See `Store.move_cursor`."""

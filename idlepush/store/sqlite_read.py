@@ -11,7 +11,7 @@ import itertools
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
 import anyio
@@ -67,6 +67,7 @@ _BODY_OF: Final = """
 """
 
 _EVENTS: Final = f"SELECT {EVENT_COLUMNS} FROM event WHERE position > ? ORDER BY position LIMIT ?"
+_TRAFFIC: Final = "SELECT day, octets FROM traffic WHERE account = ?"
 _CURSOR: Final = "SELECT position FROM cursor WHERE sink = ? AND account = ?"
 _ACCOUNTS: Final = "SELECT name, state, since, class, reason, details FROM account ORDER BY name"
 _MAILBOXES: Final = """
@@ -202,6 +203,11 @@ class SqliteReader:
         """See `Reader.cursor`."""
         found = await self._first(_CURSOR, (sink, account))
         return None if found is None else int(found[0])
+
+    async def traffic(self, account: str) -> tuple[date, int] | None:
+        """See `Reader.traffic`."""
+        found = await self._first(_TRAFFIC, (account,))
+        return None if found is None else (date.fromisoformat(found[0]), int(found[1]))
 
     async def accounts(self) -> Sequence[AccountRow]:
         """See `Reader.accounts`."""

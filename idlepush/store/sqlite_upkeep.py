@@ -4,6 +4,7 @@ Retention works in steps of bounded size, a transaction each, so that no push wa
 returns whether there is more to do; killed between two of them, the next sweep or purge does the rest.
 """
 
+from datetime import date
 from typing import Final
 
 from idlepush.store.base import AccountRow, Sweep
@@ -22,6 +23,7 @@ _SET_ACCOUNT: Final = """
     INSERT OR REPLACE INTO account (name, state, since, class, reason, details) VALUES (?, ?, ?, ?, ?, ?)
 """
 
+_COUNT_TRAFFIC: Final = "INSERT OR REPLACE INTO traffic (account, day, octets) VALUES (?, ?, ?)"
 _MOVE_CURSOR: Final = "INSERT OR REPLACE INTO cursor (sink, account, position) VALUES (?, ?, ?)"
 
 # Bodies whose last row was expunged before the moment: nobody live refers to them, and nobody who went since.
@@ -82,6 +84,11 @@ def move_cursor(transaction: Transaction, position: int, sink: str, account: str
     transaction.db.execute(_MOVE_CURSOR, (sink, account, position))
 
 
+def count_traffic(transaction: Transaction, account: str, day: date, octets: int) -> None:
+    """See `Store.count_traffic`."""
+    transaction.db.execute(_COUNT_TRAFFIC, (account, day.isoformat(), octets))
+
+
 def sweep_step(transaction: Transaction, sweep: Sweep) -> bool:
     """Take away some of what `Store.sweep` is to; return whether there may be more."""
     return _sweep_bodies(transaction, micros_or_null(sweep.bodies_before)) or _sweep_rows(
@@ -95,6 +102,7 @@ def purge_begin(transaction: Transaction, account: str) -> None:
     transaction.db.execute("DELETE FROM account WHERE name = ?", (account,))
     transaction.db.execute("DELETE FROM alert WHERE account = ?", (account,))
     transaction.db.execute("DELETE FROM cursor WHERE account = ?", (account,))
+    transaction.db.execute("DELETE FROM traffic WHERE account = ?", (account,))
 
 
 def purge_step(transaction: Transaction, account: str) -> bool:

@@ -10,6 +10,7 @@ else is worth asking. The order is the order of urgency:
 An up-to-date mirror has no next step: no command is sent and nothing is written.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import takewhile
@@ -18,6 +19,7 @@ from typing import Final
 from idlepush.imap.types import ModSeq, Uid, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.sync.checkpoint import Checkpoint, Hole, Quarantine
+from idlepush.sync.events import FoundBy
 from idlepush.sync.view import Heard
 
 FEW: Final = 20
@@ -59,6 +61,8 @@ class Seen:
     """Somebody else fetches what is missing below `high`."""
     damaged: UidSet = UidSet()
     """What the mirror holds otherwise than the server, as somebody found who compared it."""
+    saves_octets: bool = False
+    """What the first mirror left missing, and long bodies, wait for another day."""
     now: datetime | None = None
     """For what is due by the clock; None: nothing is."""
 
@@ -229,7 +233,7 @@ def shows_news(checkpoint: Checkpoint, seen: Seen) -> bool:
 
 def _are_few(mirror: Standing, seen: Seen) -> bool:
     """Tell whether what is new may be fetched without a listing: few messages, and no older ones waiting."""
-    if mirror.checkpoint.holes and not seen.leaves_backlog:
+    if mirror.checkpoint.holes and not (seen.leaves_backlog or seen.saves_octets):
         return False
     if seen.fresh:
         return seen.uidnext is not None and seen.uidnext - mirror.checkpoint.high <= FEW
@@ -244,6 +248,8 @@ def _miscounted(mirror: Standing, seen: Seen) -> bool:
 def _missing(mirror: Standing, seen: Seen) -> Step | None:
     if seen.leaves_backlog and (mirror.checkpoint.holes or mirror.parts):
         return None
+    if seen.saves_octets and waits(mirror.checkpoint.holes, mirror.parts):
+        return None
     if holes := mirror.checkpoint.holes:
         return FillHoles(tuple(takewhile(lambda hole: hole.found_by is holes[0].found_by, holes)))
     if mirror.parts:
@@ -257,6 +263,11 @@ def _missing(mirror: Standing, seen: Seen) -> Step | None:
     if seen.damaged:
         return Refetch(seen.damaged)
     return Audit() if seen.audit_due else None
+
+
+def waits(holes: Sequence[Hole], parts: UidSet) -> bool:
+    """Tell whether what is missing is old mail and long bodies alone, which may wait."""
+    return holes[0].found_by is FoundBy.BACKFILL if holes else bool(parts)
 
 
 def after(step: Step, seen: Seen) -> Seen:

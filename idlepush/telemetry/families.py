@@ -104,6 +104,7 @@ class Families:
             [(change,) for change in MAILBOX_CHANGES],
         )
         self.resets = counter("mailbox_resets_total", "Mailboxes whose UIDVALIDITY changed.")
+        self.budgets = counter("budgets_spent_total", "Days on which older mail had to wait for the next one.")
         self.quarantined = counter("quarantined_total", "Messages that could not be had and were set aside.")
         self.alerts_heard = counter("server_alerts_total", "Texts marked ALERT by the server.")
         self.wake_to_commit = Histogram(

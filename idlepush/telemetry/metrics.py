@@ -24,6 +24,7 @@ import idlepush
 from idlepush.engine.observations import (
     Audited,
     Backfilling,
+    BudgetSpent,
     BugFound,
     Connected,
     ConnectFailed,
@@ -191,6 +192,8 @@ class Metrics(Collector):
                 pass  # health knows what is in trouble
             case Backfilling():
                 pass  # health adds it up
+            case BudgetSpent():
+                self._families.budgets.add(account)
             case LaneOpened():
                 self._lanes.add(account)
             case LaneWorked():

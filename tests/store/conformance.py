@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import os
 from dataclasses import replace
-from datetime import timedelta
+from datetime import date, timedelta
 from email.message import EmailMessage
 from typing import Any
 
@@ -1165,6 +1165,16 @@ class TheLog:
 
 
 class Cursors:
+    async def test_what_an_account_received_on_a_day_is_as_it_was_counted_last(self, store: Store) -> None:
+        assert await store.traffic("alice") is None
+        await store.count_traffic("alice", date(2026, 11, 21), 2**40)
+        await store.count_traffic("alice", date(2026, 11, 22), 5)
+        await store.count_traffic("bob", date(2026, 11, 22), 7)
+        await store.purge("bob")
+
+        assert await store.traffic("alice") == (date(2026, 11, 22), 5)
+        assert await store.traffic("bob") is None
+
     async def test_a_sink_that_never_had_anything_has_no_cursor(self, store: Store) -> None:
         assert await store.cursor("maildir", "alice") is None
 

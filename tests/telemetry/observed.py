@@ -3,6 +3,7 @@
 from idlepush.engine.observations import (
     Audited,
     Backfilling,
+    BudgetSpent,
     BugFound,
     Connected,
     ConnectFailed,
@@ -77,6 +78,7 @@ ONE_OF_EACH: dict[type[Observation], Observation] = {
         looked(WakeSource.PUSH, wake_to_commit=0.003),
         Mirrored(account="alice", mailbox="INBOX", found_by=FoundBy.PUSH, count=2),
         Backfilling(account="alice", mailbox="INBOX", remaining=7, total=9),
+        BudgetSpent(account="alice", octets=2_500_000_000),
         LaneOpened(account="alice"),
         LaneWorked(account="alice", mailbox="INBOX", seconds=1.5, octets=1000),
         LaneClosed(account="alice", reason="the connection was lost"),
