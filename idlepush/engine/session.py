@@ -385,6 +385,7 @@ class Session:
         expunged meanwhile (seen on two servers).
 
         Raises:
+            MailboxUnavailable: the mailbox was deleted or renamed meanwhile.
             Refused: NO or BAD; what came before it is lost.
         """
         answers = FetchAnswers(uids, asks_flags="FLAGS" in items)
@@ -474,16 +475,22 @@ class Session:
         one_by_one: bool = False,
     ) -> None:
         uidnext = self.view.uidnext if self.view else None
-        await ask_whole(
-            self._connection,
-            uids,
-            spell,
-            collector,
-            octets=octets,
-            settle=settle,
-            one_by_one=one_by_one,
-            uidnext=uidnext,
-        )
+        try:
+            await ask_whole(
+                self._connection,
+                uids,
+                spell,
+                collector,
+                octets=octets,
+                settle=settle,
+                one_by_one=one_by_one,
+                uidnext=uidnext,
+            )
+        except Refused as refused:
+            if refused.code == "NONEXISTENT" and self.view is not None:
+                # It was deleted or renamed under the session (pymap): no message is to blame.
+                raise _unavailable(self.view.mailbox, refused) from None
+            raise
 
     def _search_windows(self, uids: UidSet) -> Iterable[UidSet]:
         """Cut *uids* so that no answer, which names each UID, is longer than a line may be."""

@@ -5,7 +5,7 @@ from typing import Any
 import anyio
 import pytest
 
-from idlepush.engine.observations import MailboxesDoubted, MailboxTrouble
+from idlepush.engine.observations import MailboxesDoubted, MailboxTrouble, Quarantined
 from idlepush.sync.events import EventType
 from tests.engine.rig import Rig, mail
 from tests.peers.fake import CAPABILITIES, OBJECTID, FakeImap, answer
@@ -312,6 +312,17 @@ async def test_a_list_that_drops_what_is_there_is_asked_for_in_another_session()
         await rig.becomes_equal("INBOX", "A", "B", within=120)
         assert fake.sessions_ever == 2
     assert {event[0] for event in await told(rig)} == {"mailbox.new"}
+
+
+@virtual_time
+async def test_no_message_is_to_blame_for_a_mailbox_that_goes_while_it_is_fetched() -> None:
+    fake = FakeImap()
+    filled(fake, "A")
+    rig = everything(fake)
+    fake.at("UID FETCH", answer("NO [NONEXISTENT] no such mailbox"), times=2)
+    async with rig.running():
+        await rig.becomes_equal("A", within=120)
+        assert rig.observed(Quarantined) == []
 
 
 @virtual_time
