@@ -52,6 +52,8 @@ class Running:
     settings: str
     bump: Callable[[str, str, int], object] | None = None
     restart: Callable[[], object] | None = None
+    kick: Callable[[str], object] | None = None
+    """End the sessions of an account."""
 
 
 @contextmanager
@@ -64,7 +66,7 @@ def _dovecot(capabilities: str | None) -> Iterator[Running]:
         settings = (
             f'host = "localhost"\nport = {server.tls_port}\ntls_ca = "{server.ca_pem}"\npassword = "{DOVECOT_PASSWORD}"'
         )
-        yield Running(server, ".", settings, bump, server.restart)
+        yield Running(server, ".", settings, bump, server.restart, lambda user: server.doveadm("kick", user))
 
 
 @contextmanager
@@ -112,6 +114,8 @@ class Outcome:
     events: int = 0
     moves: int = 0
     moved: int = 0
+    kicked: int = 0
+    """Sessions that the server told an old list of mailboxes."""
     settled: list[float] = field(default_factory=list)
     """Seconds from the last act of each round until mirror and server were equal."""
 
@@ -150,7 +154,7 @@ def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts:
             stack.callback(history.client.leave)
         list(pool.map(lambda history: history.client.furnish(), histories.values()))
         mirror = stack.enter_context(service(folder, configuration(running, users)))
-        watched = Watched(mode, mirror, histories, running.server)
+        watched = Watched(mode, mirror, histories, running)
         outcome = Outcome(len(seeds))
         for number in range(rounds):
             for turn in range(acts):
@@ -164,6 +168,7 @@ def run(mode: str, seeds: Sequence[int], folder: Path, *, rounds: int = 4, acts:
         assert mirror.end() == 0
         assert "Traceback" not in mirror.log_text
         outcome.events = watched.replay.position
+        outcome.kicked = watched.kicked
         outcome.moves = sum(history.client.moves for history in histories.values())
         outcome.moved = sum(told.moved for told in watched.replay.accounts.values())
         return outcome
@@ -196,12 +201,13 @@ def _look(server: Server, history: _History) -> None:
 class Watched:
     """The mirror of all accounts, and the fold of its log."""
 
-    def __init__(self, mode: str, mirror: Service, histories: Mapping[str, _History], server: Server) -> None:
+    def __init__(self, mode: str, mirror: Service, histories: Mapping[str, _History], running: Running) -> None:
+        self.kicked = 0
         self.replay = Replay()
         self._mode = mode
         self._mirror = mirror
         self._histories = histories
-        self._server = server
+        self._running = running
 
     @property
     def _store(self) -> Path:
@@ -219,11 +225,22 @@ class Watched:
             if now > begun + PATIENCE:
                 raise AssertionError(self._report(found))
             if now > looked + LOOK_AGAIN:
-                # Dovecot 2.3 may put back a message that was expunged while its UIDVALIDITY changed (seen).
                 for name in found:
-                    _look(self._server, self._histories[name])
+                    self._look_again(name, found[name])
                 looked = time.monotonic()
             pause.wait(0.25)
+
+    def _look_again(self, name: str, lines: Sequence[str]) -> None:
+        """Ask the server itself again.
+
+        Dovecot 2.3 may put back a message that was expunged while its UIDVALIDITY changed (seen); and a session may see
+        an old list of mailboxes for as long as it lives (seen), so that only another one can be told of a new mailbox.
+        """
+        _look(self._running.server, self._histories[name])
+        unlisted = {f"{mailbox}: only on the server" for mailbox in self._histories[name].server}
+        if self._running.kick is not None and unlisted.issuperset(lines):
+            self.kicked += 1
+            self._running.kick(name)
 
     def stays_equal(self) -> None:
         """Another look at everything writes nothing."""
