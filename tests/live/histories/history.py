@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from idlepush.errors import StoreError
 from tests.live.histories.clients import Client, Server
 from tests.live.histories.pictures import Mirrored, Picture, close, differences, in_mirror, log_of, on_server
 from tests.live.service import Service, service
@@ -253,9 +254,10 @@ class Watched:
         assert not written, f"{self._mode}: looked again, and wrote {written[:5]}"
 
     def _different(self) -> dict[str, list[str]]:
-        if not self._store.exists():
-            return {name: ["there is no mirror yet"] for name in self._histories}
-        mirrored = asyncio.run(in_mirror(self._store))
+        try:
+            mirrored = asyncio.run(in_mirror(self._store))
+        except StoreError as error:  # the service has not made it yet
+            return {name: [str(error)] for name in self._histories}
         try:
             for event in asyncio.run(log_of(self._store, self.replay.position)):
                 self.replay.fold(event)
