@@ -354,7 +354,8 @@ class Commit:
     ) -> "list[Row]":
         """Return the rows that may be taken over: of the same identity, or else of the same fingerprint."""
         places: list[tuple[Generation, UidSet | None]] = [(generation, None) for generation in mailbox.older]
-        places += [(self._tables.generations[number], uids) for number, uids in leaving.items()]
+        elsewhere = [(self._tables.generations[number], uids) for number, uids in leaving.items()]
+        places += [(generation, uids) for generation, uids in elsewhere if generation is not mailbox.current]
         rows = [
             row
             for generation, uids in places
@@ -490,11 +491,11 @@ def _best(rows: "list[Row]", uid: Uid) -> Row:
 
 
 def _same(rows: "list[Row]", message: NewMessage) -> Row | None:
-    """Return which of *rows* is this message: none where two could be and neither a name nor a body decides."""
-    if rows and message.identity.email_id is not None and rows[0].identity.email_id == message.identity.email_id:
-        return _best(rows, message.uid)
+    """Return which of *rows* is this message: none where two could be and neither a body nor a name decides."""
     if message.body is None or not message.complete:
-        return rows[0] if len(rows) == 1 else None
+        is_named = bool(rows) and message.identity.email_id is not None
+        is_named = is_named and rows[0].identity.email_id == message.identity.email_id
+        return _best(rows, message.uid) if is_named or len(rows) == 1 else None
     sha256 = hashlib.sha256(message.body).hexdigest()
     rows = [row for row in rows if row.sha256 in (None, sha256)]
     return _best(rows, message.uid) if rows else None

@@ -62,10 +62,10 @@ class Recognition:
         """Return the row that is *message*: none where two could be and no body decides."""
         if message.body is None or not message.complete:
             return self.of_known_again(message)
-        rows, is_named = self._like(message)
-        if is_named or not rows:
-            return rows[0] if rows else None
-        mine = sha256_of(message.body)
+        rows, _ = self._like(message)
+        if not rows:
+            return None
+        mine = sha256_of(message.body)  # decides even where a name is the same: not every server keeps its word
         return next((row for row in rows if row.sha256 is None or row.sha256 == mine), None)
 
     def of_known_again(self, message: KnownAgain | NewMessage) -> Known | None:

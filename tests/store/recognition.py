@@ -117,6 +117,17 @@ class MovedBetweenMailboxes:
         assert (await told(store))[-1] is NEW
         assert (await mirror(store)).alive == 1
 
+    async def test_another_body_under_the_same_name_is_another_message(self, store: Store) -> None:
+        inbox = await begin(store)
+        archive = await begin(store, "alice", ARCHIVE)
+        await store.commit(changes(inbox, new=(message(3, b"body", identity=named("M1")),)))
+
+        arrived = message(9, b"ydob", identity=named("M1"))
+        await store.commit(changes(archive, mailbox=ARCHIVE, new=(arrived,), leaving={inbox: UidSet.of(3)}))
+
+        assert (await told(store))[-1] is NEW
+        assert await raw(store, (await row(store, 9, "alice", ARCHIVE)).id) == b"ydob"
+
     async def test_another_body_under_the_same_header_is_another_message(self, store: Store) -> None:
         inbox = await begin(store)
         archive = await begin(store, "alice", ARCHIVE)
