@@ -190,8 +190,7 @@ def test_every_query_of_dashboard_and_rules_has_an_answer(
     prometheus_program: str, own_dovecot: Callable[..., Dovecot], tmp_path: Path
 ) -> None:
     dovecot = own_dovecot()
-    fake = FakeImap(pushes="never")
-    fake.on_command = mail_at_every_idle(fake)
+    fake = FakeImap()
     (tmp_path / "refused.password").write_text(PASSWORD)
     (tmp_path / "refused.password").chmod(0o600)
     [port] = free_ports(1)
@@ -204,6 +203,8 @@ def test_every_query_of_dashboard_and_rules_has_an_answer(
         with service(tmp_path, toml(dovecot, port=port, silent=silent, folder=tmp_path)) as running:
             for account in ("pushed", "refused", "silent"):
                 wait_until(lambda account=account: is_up(account), within=60, what=f"{account} is up")  # type: ignore[misc]
+            # Not before its counters were scraped once: what happened before that is no increase.
+            fake.pushes, fake.on_command = "never", mail_at_every_idle(fake)
             assert server.ask(asked["IdlepushGone"].expression) == []
             assert server.ask(asked["IdlepushAuthenticationFailing"].expression) == []
 

@@ -493,7 +493,7 @@ class Dovecot:
         if self._lmtp is not None:
             try:
                 self._lmtp.announce(user, mailbox)
-            except OSError:
+            except (OSError, LmtpError):  # 421: nothing was delivered for so long that the server hung up
                 self._hang_up()
             else:
                 return self._lmtp
