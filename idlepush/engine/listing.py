@@ -120,7 +120,10 @@ async def ask_statuses(
         return claim
 
     items = _items(session)
-    asked = [(name, Ask(commands.status(name, items), claim_for(name), tolerant=True)) for name in names]
+    literals = commands.Literals.offered(session.capabilities)
+    asked = [
+        (name, Ask(commands.status(name, items, literals=literals), claim_for(name), tolerant=True)) for name in names
+    ]
     for window in _windows(asked):
         try:
             completions = await session.run(*(ask for _, ask in window))

@@ -40,13 +40,7 @@ def login_command(
         return command, commands.plain_answer(name, secret).line
     if "LOGINDISABLED" in offered:
         raise AuthenticationFailed("the server offers no way to log in with a password on this connection")
-    return commands.login(name, secret, literals=_literals(offered)), None
-
-
-def _literals(offered: frozenset[str]) -> commands.Literals:
-    if "LITERAL+" in offered:
-        return commands.Literals.PLUS
-    return commands.Literals.MINUS if "LITERAL-" in offered else commands.Literals.SYNC
+    return commands.login(name, secret, literals=commands.Literals.offered(offered)), None
 
 
 class Challenges:

@@ -28,6 +28,7 @@ from idlepush.errors import (
     TlsFailed,
 )
 from idlepush.imap import commands
+from idlepush.imap.commands import Literals
 from idlepush.imap.responses import (
     Capabilities,
     Code,
@@ -307,7 +308,9 @@ class Session:
         before, self.view = self.view, None
         since = since if self.uses_qresync else None
         answer = Selection(since[1] if since else None, is_first=before is None)
-        command = commands.examine(mailbox, condstore=self.uses_condstore, qresync=since)
+        command = commands.examine(
+            mailbox, condstore=self.uses_condstore, qresync=since, literals=Literals.offered(self.capabilities)
+        )
         try:
             (done,) = await self._connection.run(Ask(command, answer.claim))
         except Refused as refused:
@@ -342,7 +345,9 @@ class Session:
 
         try:
             items = [*_STATUS_ITEMS, "HIGHESTMODSEQ"] if self.uses_condstore else _STATUS_ITEMS
-            await self._connection.run(Ask(commands.status(mailbox, items), claim))
+            await self._connection.run(
+                Ask(commands.status(mailbox, items, literals=Literals.offered(self.capabilities)), claim)
+            )
         except Refused as refused:
             raise _unavailable(mailbox, refused) from None
         return found
@@ -356,7 +361,9 @@ class Session:
                 found.append(said)
             return isinstance(said, ListEntry)
 
-        await self._connection.run(Ask(commands.list_("", pattern), claim))
+        await self._connection.run(
+            Ask(commands.list_("", pattern, literals=Literals.offered(self.capabilities)), claim)
+        )
         return found
 
     async def delimiter(self) -> str | None:

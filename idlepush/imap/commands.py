@@ -9,7 +9,7 @@ NUL in a password), LocalProtocolError for what only a bug of ours can ask for (
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -35,6 +35,13 @@ class Literals(StrEnum):
     SYNC = "sync"  # none
     MINUS = "minus"  # LITERAL-: up to 4096 octets
     PLUS = "plus"  # LITERAL+: all
+
+    @classmethod
+    def offered(cls, capabilities: Container[str]) -> "Literals":
+        """Return what a server with these takes (RFC 7888; IMAP4rev2 holds LITERAL-)."""
+        if "LITERAL+" in capabilities:
+            return cls.PLUS
+        return cls.MINUS if "LITERAL-" in capabilities or "IMAP4REV2" in capabilities else cls.SYNC
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -401,3 +401,18 @@ def test_a_command_without_a_secret_shows_its_beginning() -> None:
 def test_id_says_only_what_rfc_2971_allows(fields: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="cannot be said"):
         commands.id_(fields)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "literals"),
+    [
+        ({"LITERAL+", "LITERAL-"}, Literals.PLUS),
+        ({"LITERAL-"}, Literals.MINUS),
+        ({"IMAP4REV2"}, Literals.MINUS),
+        ({"IMAP4REV1"}, Literals.SYNC),
+    ],
+)
+def test_literals_are_sent_unasked_where_the_server_takes_them(capabilities: set[str], literals: Literals) -> None:
+    assert Literals.offered(capabilities) is literals
+    parts = commands.examine(MailboxName(b"caf\xc3\xa9"), literals=literals).parts
+    assert len(parts) == (2 if literals is Literals.SYNC else 1)
