@@ -31,16 +31,15 @@ import anyio
 
 from idlepush.engine.budget import Budget
 from idlepush.engine.latches import Latches
-from idlepush.engine.look import Done, Duty, Look, Mailbox, Memory
+from idlepush.engine.look import Done, Duty, Look, Mailbox, Memory, body_rules
 from idlepush.engine.observations import BugFound, LaneClosed, LaneOpened, LaneWorked, Observe, trace_of
-from idlepush.engine.session import SLICE, Session
+from idlepush.engine.session import Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import FRUITLESS, synchronize
 from idlepush.engine.wake import Wake
 from idlepush.errors import FailureClass, IdlepushError, MailboxUnavailable, StaleGeneration, Trouble
 from idlepush.imap.types import MailboxName
 from idlepush.store.base import Store
-from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
 
 TAKES_AFTER: Final = 2.0
@@ -81,9 +80,7 @@ class Lane:
         """Seconds of a turn on the first connection after which it is to have the rest."""
         self._account = settings.name
         self._store = store
-        self._rules = BodyRules(
-            headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
-        )
+        self._rules = body_rules(settings)
         self._latches = latches
         self._budget = budget
         self._open_session = open_session

@@ -16,7 +16,8 @@ from idlepush.engine.budget import Budget
 from idlepush.engine.latches import Latches
 from idlepush.engine.moves import Moves
 from idlepush.engine.observations import Feature, Mirrored, Observe, Phase, Quarantined, Timed
-from idlepush.engine.session import Session
+from idlepush.engine.session import SLICE, Session
+from idlepush.engine.settings import AccountSettings
 from idlepush.imap.responses import Fetch
 from idlepush.imap.types import Flags, MailboxName, ModSeq, Uid
 from idlepush.imap.uidset import UidSet
@@ -96,6 +97,11 @@ class Mailbox:
     rules: BodyRules
     born_watched: bool = False
     """It came to be while the account was watched: its first messages are news, not backlog."""
+
+
+def body_rules(settings: AccountSettings) -> BodyRules:
+    """Return how the messages of an account are to be mirrored."""
+    return BodyRules(headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE)
 
 
 @dataclass(slots=True)

@@ -11,16 +11,15 @@ from idlepush.engine.budget import Budget
 from idlepush.engine.following import Following
 from idlepush.engine.lane import Lane
 from idlepush.engine.latches import Latches
-from idlepush.engine.look import Done, Duty, Look, Mailbox
+from idlepush.engine.look import Done, Duty, Look, Mailbox, body_rules
 from idlepush.engine.moves import Moves
 from idlepush.engine.observations import Looked, Observe, Phase, Timed, WakeSource
-from idlepush.engine.session import SLICE, Session
+from idlepush.engine.session import Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import synchronize
 from idlepush.imap.types import MailboxName, ModSeq, UidValidity
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Store
-from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
 
 TURN: Final = 2.0
@@ -61,9 +60,7 @@ class Looking:
         self._lane = lane
         self._budget = budget
         self._repairs: dict[MailboxName, UidSet] = {}
-        self._rules = BodyRules(
-            headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE
-        )
+        self._rules = body_rules(settings)
 
     def repair(self, name: MailboxName, damaged: UidSet) -> None:
         """Have the next look at *name* compare everything, and fetch *damaged* anew."""

@@ -4,16 +4,15 @@ from collections.abc import Callable
 from datetime import datetime
 
 from idlepush.engine.latches import Latches
-from idlepush.engine.look import Look, Mailbox, Memory
+from idlepush.engine.look import Look, Mailbox, Memory, body_rules
 from idlepush.engine.observations import Observation
-from idlepush.engine.session import SLICE, Session
+from idlepush.engine.session import Session
 from idlepush.engine.settings import AccountSettings
 from idlepush.engine.synchronize import synchronize
 from idlepush.errors import MailboxUnavailable
 from idlepush.imap.types import MailboxName
 from idlepush.imap.uidset import UidSet
 from idlepush.store.base import Store
-from idlepush.sync.arrivals import BodyRules
 from idlepush.sync.events import FoundBy
 
 
@@ -44,7 +43,7 @@ async def repair(
         mailbox=Mailbox(
             account=settings.name,
             name=mailbox,
-            rules=BodyRules(headers_only=settings.bodies == "headers", longest=settings.max_message_bytes, slice=SLICE),
+            rules=body_rules(settings),
         ),
         memory=Memory(),
         found_by=FoundBy.AUDIT,

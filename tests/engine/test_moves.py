@@ -1,6 +1,7 @@
 """A message that goes from one mailbox to another is one `message.moved`, whichever of both is seen first."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -50,13 +51,19 @@ def filled(**knobs: Any) -> FakeImap:
     return fake
 
 
-@MODES
-@virtual_time
-async def test_a_message_that_leaves_the_idling_mailbox_is_moved_at_once(capabilities: str) -> None:
+@asynccontextmanager
+async def mirrored(capabilities: str) -> AsyncIterator[tuple[FakeImap, Rig, int]]:
+    """Yield a server with two mailboxes, the account that has mirrored both and idles, and the log's position."""
     fake = filled(capabilities=capabilities)
     rig = Rig(fake, mailboxes=[*BOTH])
     async with rig.running():
-        position = await both_mirrored(fake, rig)
+        yield fake, rig, await both_mirrored(fake, rig)
+
+
+@MODES
+@virtual_time
+async def test_a_message_that_leaves_the_idling_mailbox_is_moved_at_once(capabilities: str) -> None:
+    async with mirrored(capabilities) as (fake, rig, position):
         before = await identity(rig, "INBOX", 3)
         there = move(fake, 3, "INBOX", "Archive")
         await rig.becomes_equal(*BOTH, within=2)
@@ -70,10 +77,7 @@ async def test_a_message_that_leaves_the_idling_mailbox_is_moved_at_once(capabil
 @MODES
 @virtual_time
 async def test_a_message_that_comes_to_the_idling_mailbox_from_another_is_moved(capabilities: str) -> None:
-    fake = filled(capabilities=capabilities)
-    rig = Rig(fake, mailboxes=[*BOTH])
-    async with rig.running():
-        position = await both_mirrored(fake, rig)
+    async with mirrored(capabilities) as (fake, rig, position):
         before = await identity(rig, "Archive", 2)
         there = move(fake, 2, "Archive", "INBOX")
         await rig.becomes_equal(*BOTH, within=2)
@@ -85,10 +89,7 @@ async def test_a_message_that_comes_to_the_idling_mailbox_from_another_is_moved(
 @MODES
 @virtual_time
 async def test_moves_while_it_was_away_are_moves(capabilities: str) -> None:
-    fake = filled(capabilities=capabilities)
-    rig = Rig(fake, mailboxes=[*BOTH])
-    async with rig.running():
-        position = await both_mirrored(fake, rig)
+    async with mirrored(capabilities) as (fake, rig, position):
         fake.end_all()
         for uid in (1, 2, 5):
             move(fake, uid, "INBOX", "Archive")
@@ -104,10 +105,7 @@ async def test_moves_while_it_was_away_are_moves(capabilities: str) -> None:
 @MODES
 @virtual_time
 async def test_a_copy_is_a_new_message_and_what_was_copied_stays(capabilities: str) -> None:
-    fake = filled(capabilities=capabilities)
-    rig = Rig(fake, mailboxes=[*BOTH])
-    async with rig.running():
-        position = await both_mirrored(fake, rig)
+    async with mirrored(capabilities) as (fake, rig, position):
         message = fake.mailbox("Archive").message(2)
         fake.deliver(message.raw, message.flags)
         await rig.becomes_equal(*BOTH, within=2)
@@ -135,10 +133,7 @@ async def test_a_session_lost_between_leaving_and_arriving_loses_nothing(capabil
 
 @virtual_time
 async def test_what_is_expunged_and_turns_up_nowhere_is_expunged_at_once() -> None:
-    fake = filled(capabilities=QRESYNC)
-    rig = Rig(fake, mailboxes=[*BOTH])
-    async with rig.running():
-        position = await both_mirrored(fake, rig)
+    async with mirrored(QRESYNC) as (fake, rig, position):
         fake.expunge(3)
         await rig.becomes_equal(*BOTH, within=1)
         assert [event.type for event in await told_since(rig, position)] == [EXPUNGED]
